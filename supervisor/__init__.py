@@ -1,0 +1,1 @@
+"""Starts, watches and stops the children; holds the settings and the command line."""

@@ -1,0 +1,133 @@
+"""The tables of the settings that concern SLS, routes and Splunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from buffer.settings import MIB, Section, SpoolSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings(Section):
+    """One logstore to read. Any key but name, project and logstore may stand in `[source_defaults]`."""
+
+    name: str
+    """Unique; default: the logstore."""
+    project: str
+    logstore: str
+    endpoint: str
+    """`https://` unless it says otherwise; `IP:port` works."""
+    consumer_group: str
+    start: str
+    """begin | end | ISO time with offset | -2h. Counts in the group's first run only."""
+    access_key_id: str = field(default="", repr=False)
+    access_key_secret: str = field(default="", repr=False)
+    security_token: str = field(default="", repr=False)
+    """STS."""
+    credentials_file: Path | None = None
+    """JSON with access_key_id, access_key_secret and security_token; re-read when it changes."""
+    region: str = ""
+    """When set, requests are signed with version 4."""
+    query: str = ""
+    """SPL, run by SLS before the wire."""
+    codec: Literal["auto", "zstd", "lz4"] = "auto"
+    heartbeat_interval: float = 5.0
+    """Seconds."""
+    consumer_timeout: float = 30.0
+    """Seconds after which SLS gives a silent consumer's shards away."""
+    max_groups: int = 1000
+    """LogGroups a pull may bring, 1 to 1000."""
+    allow_plaintext: bool = False
+    """Plain http to anything but loopback."""
+    ca_file: Path | None = None
+    proxy: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings(Section):
+    """Which sourcetype, index and shape a topic's events get. The first route that matches wins."""
+
+    name: str = ""
+    """In metrics and holds; default: the topic glob, or the place in the file."""
+    topic: str = "*"
+    """Glob over `__topic__`."""
+    source_name: str = "*"
+    """Glob over the source's name."""
+    logstore: str = "*"
+    """Glob over the logstore."""
+    sourcetype: str = ""
+    index: str = ""
+    source: str = ""
+    """Splunk's source; default sls:<project>/<logstore>."""
+    host: str = ""
+    """`source` (__source__), `hostname` (__tag__:__hostname__), `project`, `field:<name>`, or a text after `=`.
+    Default: __source__ unless empty, else __tag__:__hostname__, else the project."""
+    json_fields: tuple[str, ...] = ()
+    """Fields whose JSON text is unfolded into objects; dotted paths, JSON in JSON too."""
+    time_field: str = ""
+    """A field that holds the event's time: epoch seconds, ms, us, ns, or ISO 8601."""
+    token: str = field(default="", repr=False)
+    fields: dict[str, str] = field(default_factory=dict)
+    """Few, flat, added to the envelope's `fields`."""
+    drop: bool = False
+    """Do not send; counted as filtered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HecSettings(Section):
+    """Splunk's HTTP Event Collector."""
+
+    urls: tuple[str, ...]
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    """Re-read when it changes."""
+    index: str = ""
+    sourcetype: str = ""
+    source: str = ""
+    ack: Literal["off", "auto", "required"] = "auto"
+    max_request_bytes: int = 2 * MIB
+    """Uncompressed."""
+    in_flight: int = 4
+    """Requests per sender."""
+    timeout: float = 120.0
+    connect_timeout: float = 10.0
+    trust_prefix: Literal["none", "splunk"] = "none"
+    on_incorrect_index: Literal["hold", "dead-letter", "fallback"] = "hold"
+    fallback_index: str = ""
+    max_bytes_per_second: int = 0
+    """Uncompressed, whole supervisor; 0: no limit."""
+    id_field: Literal["event", "fields", "none"] = "event"
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    verify_tls: bool = True
+    proxy: str = field(default="", repr=False)
+    gzip: bool = True
+    ack_timeout: float = 300.0
+    max_unacked_bytes: int = 64 * MIB
+    allow_plaintext: bool = False
+    health_events: bool = False
+    """Send an event about ourselves every minute, sourcetype sls_siem:health."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings(Section):
+    """Where our own log lines go besides stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file: Path | None = None
+    """A rotating file, 100 MB x 5, written by the supervisor alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """All that a child is given. Plain frozen data: it is pickled to the child by spawn."""
+
+    sources: tuple[SourceSettings, ...]
+    routes: tuple[RouteSettings, ...]
+    hec: HecSettings
+    spool: SpoolSettings
+    log: LogSettings
+    checkpoint: Literal["spooled", "delivered"] = "spooled"
