@@ -1,0 +1,91 @@
+"""The house keeps its rooms: import direction, one door per heavy library, nothing forbidden anywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("buffer", "worker", "supervisor")
+MAY_IMPORT = {"buffer": {"buffer"}, "worker": {"buffer", "worker"}, "supervisor": set(PACKAGES)}
+#: library -> the files that may import it
+DOORS = {
+    "diskcache": re.compile(r"buffer/\w+\.py"),
+    "aliyun": re.compile(r"worker/sls\.py"),
+    "requests": re.compile(r"worker/hec\.py"),
+    "urllib3": re.compile(r"worker/(hec|sls)\.py"),
+    "pydantic": re.compile(r"supervisor/config\w*\.py"),
+    "psutil": re.compile(r"supervisor/memory\.py"),
+    "typer": re.compile(r"supervisor/cli\w*\.py"),
+    "prometheus_client": re.compile(r"supervisor/metrics\.py"),
+}
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_from_its_own_room_and_those_to_the_left(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    for name in imports(ast.parse(path.read_text())):
+        top = name.split(".")[0]
+        if top in PACKAGES:
+            assert top in MAY_IMPORT[package], f"{path.name} imports {name}"
+        if top in DOORS:
+            assert DOORS[top].fullmatch(str(path.relative_to(ROOT))), f"{name} has another door than {path.name}"
+        assert top not in {"pickle", "shelve", "marshal", "tests"}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_run_time_code_has_no_assert_no_bare_except_and_a_docstring(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert path.name.endswith("_pb2.py") or ast.get_docstring(tree), f"{path.name} does not say what it promises"
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert), f"assert at {path.name}:{node.lineno}: -O strips it"
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
+            f"bare except at {path.name}:{node.lineno}"
+        )
+
+
+def test_the_entry_point_imports_nothing_at_its_top_level() -> None:
+    tree = ast.parse((ROOT / "supervisor" / "__main__.py").read_text())
+    names = [name for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for name in imports(node)]
+    assert names in ([], ["__future__"]), "spawn imports this module again in every child"
+
+
+def test_children_never_import_what_only_the_supervisor_needs() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, worker.consumer, worker.sender;"
+        "bad = {'pydantic', 'typer', 'psutil', 'prometheus_client', 'rich'} & set(sys.modules); print(bad); sys.exit(bool(bad))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_sender_never_imports_the_sdk() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, worker.sender; sys.exit('aliyun' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
