@@ -72,7 +72,8 @@ def test_children_never_import_what_only_the_supervisor_needs() -> None:
 
     code = (
         "import sys, worker.consumer, worker.sender;"
-        "bad = {'pydantic', 'typer', 'psutil', 'prometheus_client', 'rich'} & set(sys.modules); print(bad); sys.exit(bool(bad))"
+        "bad = {'pydantic', 'typer', 'psutil', 'prometheus_client', 'rich'} & set(sys.modules);"
+        "print(bad); sys.exit(bool(bad))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -1,0 +1,131 @@
+"""Runs a workload on a real file system over the recorder, and makes the crash states out of what was recorded."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.buffer.power.recorder import Record, read_log
+from tests.conftest import poll
+
+MIB = 1 << 20
+#: xfs refuses to be smaller than 300 MB.
+SIZES = {"ext4": 256 * MIB, "xfs": 400 * MIB, "btrfs": 400 * MIB}
+MAKE = {
+    "ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+    "xfs": ["mkfs.xfs", "-q", "-f"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+}
+SECTOR = 512
+
+
+def run(*command: str | Path, timeout: float = 120) -> str:
+    """Run it; its output. Raises with what it said when it fails."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command}: exit {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+@contextmanager
+def loop_mount(image: Path, kind: str, where: Path) -> Iterator[Path]:
+    """The file system in `image`, mounted at `where`."""
+    where.mkdir(exist_ok=True)
+    device = run("losetup", "--find", "--show", image).strip()
+    try:
+        run("mount", "-t", kind, "-o", "noatime", device, where)
+        try:
+            yield where
+        finally:
+            run("umount", where)
+    finally:
+        subprocess.run(["losetup", "-d", device], check=False, timeout=60)
+
+
+def record(kind: str, work: Path, workload: list[str], timeout: float = 120) -> list[Record]:
+    """What the disk saw while `workload` ran with the mounted directory and the marks file as its last arguments."""
+    fuse, log, mounted = work / "fuse", work / "log", work / "mnt"
+    fuse.mkdir()
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "tests.buffer.power.recorder", str(fuse), str(SIZES[kind]), str(log)],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        poll(lambda: (fuse / "disk").exists() or daemon.poll() is not None, "the recorder is mounted", 30)
+        run(*MAKE[kind], fuse / "disk")
+        with loop_mount(fuse / "disk", kind, mounted):
+            marks = os.open(fuse / "marks", os.O_WRONLY)
+            os.write(marks, b"mounted\n")
+            os.close(marks)
+            run(*workload, mounted, fuse / "marks", timeout=timeout)
+    finally:
+        subprocess.run(["umount", str(fuse)], check=False, timeout=60)
+        daemon.wait(timeout=60)
+    return list(read_log(log))
+
+
+@dataclass(frozen=True, slots=True)
+class CrashPoint:
+    """Power went after record number `at`; `fate` says what became of the writes since the last flush."""
+
+    at: int
+    fate: str
+    """`none`, `all`, `some` (a random subset) or `torn` (a random subset, each cut at a sector)."""
+
+
+def choose(records: list[Record], count: int, seed: int) -> list[CrashPoint]:
+    """`count` points after the mount, in order; the four fates in turn."""
+    first = next(i for i, r in enumerate(records) if r.kind == "M")
+    chance = random.Random(seed)
+    points = sorted(chance.randrange(first, len(records)) for _ in range(count))
+    return [CrashPoint(at, ("some", "none", "torn", "all")[i % 4]) for i, at in enumerate(points)]
+
+
+def survivors(volatile: list[Record], fate: str, chance: random.Random) -> list[Record]:
+    """Which of the unflushed writes reached the platter."""
+    if fate == "none":
+        return []
+    if fate == "all":
+        return volatile
+    kept = [r for r in volatile if chance.random() < 0.5]
+    if fate == "torn":
+        return [_tear(r, chance) for r in kept]
+    return kept
+
+
+def _tear(record: Record, chance: random.Random) -> Record:
+    sectors = max(1, len(record.data) // SECTOR)
+    return Record("W", record.offset, record.data[: chance.randrange(sectors + 1) * SECTOR])
+
+
+def crash_images(
+    records: list[Record], points: list[CrashPoint], work: Path, size: int, seed: int
+) -> Iterator[tuple[CrashPoint, list[str], Path]]:
+    """For each point: the marks written before it, and an image as the power cut left it."""
+    chance = random.Random(seed)
+    base, image = work / "base.img", work / "crash.img"
+    applied, marks, volatile = 0, list[str](), list[Record]()
+    with base.open("w+b", buffering=0) as disk:
+        disk.truncate(size)
+        for point in points:
+            for here in records[applied : point.at + 1]:
+                applied += 1
+                if here.kind == "M":
+                    marks.extend(here.data.decode().splitlines())
+                elif here.kind == "W":
+                    volatile.append(here)
+                else:
+                    for written in volatile:
+                        os.pwrite(disk.fileno(), written.data, written.offset)
+                    volatile = []
+            run("cp", "--sparse=always", base, image)
+            with image.open("r+b", buffering=0) as crashed:
+                for kept in survivors(volatile, point.fate, chance):
+                    os.pwrite(crashed.fileno(), kept.data, kept.offset)
+            yield point, list(marks), image
