@@ -1,0 +1,180 @@
+"""What had been promised when the power went, out of the marks; and whether the disk keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buffer.lane import LaneReader, LaneWriter
+from buffer.spool import Spool, lane_directory
+from tests.buffer.power import workload
+
+
+@dataclass(slots=True)
+class Promise:
+    """Must and may. A name in `may` is allowed and not required; what is in neither is an invention."""
+
+    waiting: set[str] = field(default_factory=set)
+    may_wait: set[str] = field(default_factory=set)
+    dead: dict[str, set[str]] = field(default_factory=dict)
+    """sls_id -> the states (with tries) that are right; "" among them: it may be absent."""
+    epochs: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """shard -> epoch and the lowest position that is right for it."""
+    checkpoints: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+def promised(marks: list[str]) -> Promise:
+    """Fold the marks."""
+    promise = Promise()
+    for line in marks:
+        word, _, rest = line.partition(" ")
+        if word in {"will", "did"}:
+            what, _, words = rest.partition(" ")
+            _FOLD[what](promise, word == "did", words.split())
+    return promise
+
+
+def _put(promise: Promise, did: bool, names: list[str]) -> None:
+    if not did:
+        promise.may_wait.update(names)
+        return
+    promise.may_wait.difference_update(names)
+    promise.waiting.update(names)
+    for name in names:
+        shard, begin, epoch = map(int, name.split("/"))
+        promise.epochs[shard] = (epoch, begin + workload.GROUPS)
+
+
+def _ack(promise: Promise, did: bool, words: list[str]) -> None:
+    cut = words.index("|")
+    names, letters = words[:cut], words[cut + 1 :]
+    promise.waiting.difference_update(names)
+    (promise.may_wait.difference_update if did else promise.may_wait.update)(names)
+    for text in letters:
+        sls_id, _, state = text.partition(":")
+        promise.dead[sls_id] = {state} if did else {state, ""}
+
+
+def _release(promise: Promise, did: bool, words: list[str]) -> None:
+    del words
+    for states in promise.dead.values():
+        for state in [s for s in states if s.startswith("parked:")]:
+            if did:
+                states.discard(state)
+            states.add(state.replace("parked", "due"))
+
+
+def _settle(promise: Promise, did: bool, words: list[str]) -> None:
+    cut = words.index("|")
+    for sls_id in words[:cut]:
+        if did:
+            promise.dead.pop(sls_id, None)
+        else:
+            promise.dead[sls_id].add("")
+    for text in words[cut + 1 :]:
+        sls_id, _, state = text.partition(":")
+        promise.dead[sls_id] = {state} if did else promise.dead[sls_id] | {state}
+
+
+def _epoch(promise: Promise, did: bool, words: list[str]) -> None:
+    shard, epoch, checkpoint = map(int, words)
+    if did:
+        promise.epochs[shard] = (epoch, -1)
+        promise.checkpoints[shard] = (epoch, checkpoint)
+
+
+def _checkpoint(promise: Promise, did: bool, words: list[str]) -> None:
+    shard, epoch, cursor = map(int, words)
+    if did:
+        promise.checkpoints[shard] = (epoch, cursor)
+
+
+_FOLD = {"put": _put, "ack": _ack, "release": _release, "settle": _settle, "epoch": _epoch, "checkpoint": _checkpoint}
+
+
+def faults(mounted: Path, marks: list[str]) -> list[str]:
+    """Open the spool as the next start would, and name everything that is not as promised."""
+    promise = promised(marks)
+    where = mounted / "spool"
+    settings = workload.settings(where)
+    if not promise.waiting and not where.exists():
+        return []
+    spool = Spool.open(settings)
+    try:
+        found = [f"recover: {fault}" for fault in spool.recover(consumers=1)]
+        lane = lane_directory(spool.directory, spool.id, 0)
+        if not lane.exists() and not promise.waiting:
+            return found
+        writer, reader = LaneWriter.open(lane, settings), LaneReader.open(lane, settings)
+        try:
+            found += _batches(reader, promise) + _letters(reader, promise) + _positions(writer, promise)
+            found += _books(spool) + _goes_on(writer, reader, promise)
+        finally:
+            reader.close()
+            writer.close()
+        return found
+    finally:
+        spool.close()
+
+
+def _batches(reader: LaneReader, promise: Promise) -> list[str]:
+    found, seen, after = [], set[str](), 0
+    while batches := reader.read(after, 100, 256 << 20):
+        after = batches[-1].id
+        for one in (p for b in batches for p in b.pulls):
+            name = f"{one.key.shard}/{one.begin}/{one.epoch}"
+            if name in seen:
+                found.append(f"twice: {name}")
+            seen.add(name)
+            if bytes(one.body) != workload.body(one.key.shard, one.begin, one.epoch):
+                found.append(f"corrupt: {name}")
+    found += [f"lost: {name}" for name in promise.waiting - seen]
+    found += [f"came back or invented: {name}" for name in seen - promise.waiting - promise.may_wait]
+    return found
+
+
+def _letters(reader: LaneReader, promise: Promise) -> list[str]:
+    from buffer import outside
+
+    there = {d.sls_id: f"{d.state}:{d.tries}" for d in outside.dead(reader.directory.parents[1])}
+    found = [f"dead {i}: {there[i]}, not {s}" for i, s in promise.dead.items() if i in there and there[i] not in s]
+    found += [f"dead letter lost: {i}" for i, s in promise.dead.items() if i not in there and "" not in s]
+    return found + [f"dead letter invented: {i}" for i in there if i not in promise.dead]
+
+
+def _positions(writer: LaneWriter, promise: Promise) -> list[str]:
+    found = []
+    for shard, (epoch, lowest) in promise.epochs.items():
+        position = writer.position(workload.key(shard))
+        if position is None or position.epoch < epoch:
+            found.append(f"shard {shard}: epoch {epoch} forgotten: {position}")
+        elif position.epoch == epoch and lowest >= 0 and (position.put is None or position.put < lowest):
+            found.append(f"shard {shard}: position {position} is behind {lowest}")
+    for shard, (epoch, cursor) in promise.checkpoints.items():
+        position = writer.position(workload.key(shard))
+        if position is None or (position.epoch == epoch and (position.checkpoint or -1) < cursor):
+            found.append(f"shard {shard}: checkpoint {cursor} forgotten: {position}")
+    return found
+
+
+def _books(spool: Spool) -> list[str]:
+    stats = spool.stats()
+    books = stats.books
+    balance = books["settled"] + books["waiting"] + books["set_aside"] + books["purged"]
+    found = [] if books["put"] == balance else [f"books: put {books['put']} is not {balance}: {books}"]
+    return found + [f"damaged: {lane}" for lane in stats.lanes if lane.damaged or lane.rebuilt]
+
+
+def _goes_on(writer: LaneWriter, reader: LaneReader, promise: Promise) -> list[str]:
+    """A re-pull of the last put is recognised, and the next put is stored and read."""
+    found = []
+    for shard, (epoch, lowest) in promise.epochs.items():
+        position = writer.position(workload.key(shard))
+        if lowest < 0 or position is None or position.put is None or position.epoch != epoch:
+            continue
+        again, fresh = writer.put(
+            [workload.pull(shard, position.put - workload.GROUPS, epoch), workload.pull(shard, position.put, epoch)]
+        )
+        if again.outcome.value != "repull" or fresh.outcome.value != "stored":
+            found.append(f"shard {shard}: re-pull {again}, next {fresh}")
+    return found

@@ -1,0 +1,179 @@
+"""What the spool is doing when the power goes: put, ack, bury, park, release, resend, new epochs, checkpoints.
+
+    python -m tests.buffer.power.workload JOURNAL_MODE SEED PUTS DIRECTORY MARKS
+
+A writer thread and a reader thread, each on its own handle as in life. Every step is marked before and after, so that
+the checker knows what had been promised (`did`) and what may or may not have happened (`will`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from buffer.lane import LaneReader, LaneWriter
+from buffer.settings import SpoolSettings
+from buffer.spool import Spool, lane_directory
+from buffer.values import DeadLetter, Pull, ShardKey, Tally
+
+GROUPS = 3
+SHARDS = 3
+
+
+def settings(directory: Path) -> SpoolSettings:
+    """Small enough for a small disk."""
+    return SpoolSettings(
+        directory=directory, max_bytes=100 << 20, min_free_bytes=1 << 20, dead_letter_max_bytes=8 << 20
+    )
+
+
+def key(shard: int) -> ShardKey:
+    """One of the workload's shards."""
+    return ShardKey("p", "l", "g", "", shard, 1)
+
+
+def body(shard: int, begin: int, epoch: int) -> bytes:
+    """Bytes that tell where they belong; sizes from a few bytes to 200 KB."""
+    text = f"{shard}/{begin}/{epoch};".encode()
+    return text * (1 + random.Random(begin * 7 + shard).choice((1, 20, 600, 12_000)))
+
+
+def pull(shard: int, begin: int, epoch: int) -> Pull:
+    """The pull that begins there."""
+    data = body(shard, begin, epoch)
+    return Pull(
+        key=key(shard), epoch=epoch, source="s", codec="none", raw_size=len(data), begin=begin, next=begin + GROUPS,
+        groups=GROUPS, sparse=False, suspect=False, arrived=1.0, pulled=2.0, body=data,
+    )  # fmt: skip
+
+
+def letter(sls_id: str, state: str, tries: int = 1) -> DeadLetter:
+    """An event that Splunk refused."""
+    return DeadLetter(
+        sls_id=sls_id, log=sls_id.encode() * 40, source="s", project="p", logstore="l", shard=0, cursor="1", place=0,
+        topic="t", status=400, code=6, text="Invalid data format", index="i", sourcetype="st", time=3.0, tries=tries,
+        state=state, hold="index:i" if state == "parked" else "",
+    )  # fmt: skip
+
+
+class Marks:
+    """Lines in the recorder's own log, in order with the disk's writes."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY)
+
+    def __call__(self, *words: object) -> None:
+        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode())
+
+
+def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> None:
+    """Puts of one to four pulls; now and then a checkpoint, a re-pull or a new epoch."""
+    epoch = dict.fromkeys(range(SHARDS), 1)
+    position = dict.fromkeys(range(SHARDS), 1000)
+    for number in range(puts):
+        pulls: list[Pull] = []
+        for shard in chance.sample(range(SHARDS), chance.randint(1, SHARDS)):
+            pulls.append(pull(shard, position[shard], epoch[shard]))
+            position[shard] += GROUPS
+        names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for p in pulls]
+        mark("will", "put", *names)
+        lane.put(pulls)
+        mark("did", "put", *names)
+        if chance.random() < 0.2:
+            lane.put(pulls[:1])  # a re-pull: nothing may come of it
+        if chance.random() < 0.2:
+            shard = pulls[0].key.shard
+            mark("will", "checkpoint", shard, epoch[shard], position[shard])
+            lane.note_checkpoints({key(shard): (epoch[shard], position[shard])})
+            mark("did", "checkpoint", shard, epoch[shard], position[shard])
+        if number % 25 == 24:
+            shard = chance.randrange(SHARDS)
+            epoch[shard] += 1
+            position[shard] -= 6 * GROUPS
+            mark("will", "epoch", shard, epoch[shard], position[shard])
+            lane.start_epoch(key(shard), epoch[shard], position[shard])
+            mark("did", "epoch", shard, epoch[shard], position[shard])
+
+
+def drain(lane: LaneReader, chance: random.Random, mark: Marks, done: threading.Event, keep: int) -> None:
+    """Acks, one or several batches at once, leaving the newest; buries and parks; releases and resends."""
+    number = 0
+    while True:
+        finished = done.is_set()
+        batches = lane.read(0, 6, 16 << 20)
+        if len(batches) > keep:
+            number = settle(lane, batches[: chance.randint(1, len(batches) - keep)], number, chance, mark)
+        elif finished:
+            return
+        else:
+            time.sleep(0.001)
+        if chance.random() < 0.3:
+            resend(lane, chance, mark)
+
+
+def settle(lane: LaneReader, batches: Sequence[object], number: int, chance: random.Random, mark: Marks) -> int:
+    """One ack, with what it buries."""
+    letters = []
+    for _ in range(chance.choice((0, 0, 1, 3))):
+        number += 1
+        letters.append(letter(f"id{number}", chance.choice(("dead", "parked"))))
+    names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for b in batches for p in b.pulls]  # type: ignore[attr-defined]
+    words = [*names, "|", *(f"{d.sls_id}:{d.state}:{d.tries}" for d in letters)]
+    mark("will", "ack", *words)
+    lane.ack(batches, letters, Tally({"r": 9}, {"r": 9 - len(letters)}, {}))  # type: ignore[arg-type]
+    mark("did", "ack", *words)
+    return number
+
+
+def resend(lane: LaneReader, chance: random.Random, mark: Marks) -> None:
+    """The hold ends; what was parked goes, or is refused for good."""
+    if chance.random() < 0.5:
+        mark("will", "release")
+        lane.release("index:i")
+        mark("did", "release")
+    due = lane.due(4, 1 << 20)
+    if due:
+        delivered, refused = due[::2], [letter(d.sls_id, "dead", d.tries + 1) for d in due[1::2]]
+        words = [*(d.sls_id for d in delivered), "|", *(f"{d.sls_id}:dead:{d.tries}" for d in refused)]
+        mark("will", "settle", *words)
+        lane.settle_dead(delivered, refused)
+        mark("did", "settle", *words)
+
+
+def main(seed: int, puts: int, directory: str, marks: str) -> None:
+    """Run both sides until `puts` are made and all but a few batches are drained."""
+    where = Path(directory) / "spool"
+    spool = Spool.open(settings(where))
+    lane = lane_directory(spool.directory, spool.id, 0)
+    mark = Marks(marks)
+    writer = LaneWriter.open(lane, settings(where))
+    reader = LaneReader.open(lane, settings(where))
+    done = threading.Event()
+    faults: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            drain(reader, random.Random(seed + 1), Marks(marks), done, 3)
+        except BaseException as fault:
+            faults.append(fault)
+            raise
+
+    other = threading.Thread(target=guarded)
+    other.start()
+    try:
+        write(writer, puts, random.Random(seed), mark)
+    finally:
+        done.set()
+        other.join()
+    if faults:
+        raise SystemExit(f"the reader failed: {faults[0]!r}")
+
+
+if __name__ == "__main__":
+    os.environ["SLS_SIEM_JOURNAL_MODE"] = sys.argv[1]
+    main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
