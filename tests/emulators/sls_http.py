@@ -1,0 +1,250 @@
+"""A small, fast HTTP/1.1 server on threads: keep-alive, absolute-form, CONNECT, TLS, and answers that break on purpose.
+
+One thread a connection: a client that is slow, hangs or dies troubles nobody else, and big bodies are sent without the
+GIL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    500: "Internal Server Error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str  # decoded
+    query: dict[str, str]
+    headers: dict[str, str]  # lower-case names
+    body: bytes
+    host: str
+    peer: str
+    connection: int
+
+
+@dataclass(slots=True)
+class Response:
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    drop: bool = False  # nothing is answered
+    sent: int | None = None  # only so many bytes of the body, then the connection ends
+    rate: int | None = None  # bytes a second
+    close: bool = False
+
+
+class _Ended(Exception):
+    """The peer is gone, or does not speak HTTP."""
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return email.utils.formatdate(second, usegmt=True)
+
+
+class HttpServer:
+    def __init__(
+        self,
+        handle: Callable[[Request], Response],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        encrypted: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._handle, self._tls, self._encrypted, self._now = handle, tls, encrypted, now
+        self._address = (host, port)
+        self._listener: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self._served = 0
+        self.stopping = threading.Event()
+        self.keep_alive: float | None = None
+        self.port = port
+
+    def start(self) -> None:
+        self.stopping.clear()
+        self._listener = socket.create_server(self._address, backlog=512, reuse_port=False)
+        self.port = self._listener.getsockname()[1]
+        self._address = (self._address[0], self.port)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True, name="sls-accept").start()
+
+    def stop(self) -> None:
+        """Close the port and every connection; `start` takes the same port again."""
+        self.stopping.set()
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        self.drop_connections()
+
+    def drop_connections(self) -> int:
+        with self._lock:
+            open_now = list(self._connections)
+        for connection in open_now:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        return len(open_now)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self.stopping.is_set():
+            try:
+                connection, address = listener.accept()
+            except OSError:
+                return
+            self._served += 1
+            thread = threading.Thread(
+                target=self._serve,
+                args=(connection, f"{address[0]}:{address[1]}", self._served),
+                daemon=True,
+                name="sls-serve",
+            )
+            thread.start()
+
+    def _serve(self, connection: socket.socket, peer: str, number: int) -> None:
+        with contextlib.suppress(OSError, _Ended, ssl.SSLError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = self._encrypt(connection) if self._encrypted else connection
+            connection = self._talk(connection, peer, number)
+        with self._lock:
+            self._connections.discard(connection)
+        with contextlib.suppress(OSError):
+            connection.close()
+
+    def _encrypt(self, connection: socket.socket) -> socket.socket:
+        if self._tls is None:
+            raise _Ended
+        try:
+            return self._tls().wrap_socket(connection, server_side=True)
+        except (OSError, ssl.SSLError):
+            connection.close()
+            raise
+
+    def _talk(self, connection: socket.socket, peer: str, number: int) -> socket.socket:
+        buffer = bytearray()
+        with self._lock:
+            self._connections.add(connection)
+        while not self.stopping.is_set():
+            connection.settimeout(self.keep_alive)
+            request = _read_request(connection, buffer, peer, number)
+            connection.settimeout(None)
+            if request.method == "CONNECT":
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                with self._lock:
+                    self._connections.discard(connection)
+                return self._talk(self._encrypt(connection), peer, number)
+            response = self._handle(request)
+            self._answer(connection, request, response)
+            if response.close or response.drop or request.headers.get("connection", "").lower() == "close":
+                break
+        return connection
+
+    def _answer(self, connection: socket.socket, request: Request, response: Response) -> None:
+        if response.drop or self.stopping.is_set():
+            response.drop = True
+            return
+        head = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Status')}"]
+        head += [f"{name}: {value}" for name, value in response.headers.items()]
+        head.append(f"Date: {_date(int(self._now()))}")
+        head.append(f"Content-Length: {len(response.body)}\r\n\r\n")
+        body = b"" if request.method == "HEAD" else response.body
+        if response.sent is not None:
+            body, response.close = body[: response.sent], True
+        start = "\r\n".join(head).encode("latin-1")
+        if response.rate is not None:
+            self._trickle(connection, start + body, response.rate)
+        elif len(body) < 65536:
+            connection.sendall(start + body)
+        else:
+            connection.sendall(start)
+            connection.sendall(body)
+
+    def _trickle(self, connection: socket.socket, data: bytes, rate: int) -> None:
+        step = max(1, rate // 10)
+        for at in range(0, len(data), step):
+            connection.sendall(data[at : at + step])
+            if self.stopping.wait(0.1):
+                return
+
+
+def _read_request(connection: socket.socket, buffer: bytearray, peer: str, number: int) -> Request:
+    while (end := buffer.find(b"\r\n\r\n")) < 0:
+        _more(connection, buffer)
+    head = bytes(buffer[:end]).decode("latin-1")
+    del buffer[: end + 4]
+    first, _, rest = head.partition("\r\n")
+    words = first.split(" ")
+    if len(words) != 3:
+        raise _Ended
+    headers = {}
+    for line in rest.split("\r\n") if rest else ():
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    if "100-continue" in headers.get("expect", "").lower():
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = _read_body(connection, buffer, headers)
+    return _request(words[0], words[1], headers, body, peer=peer, number=number)
+
+
+def _request(method: str, target: str, headers: dict[str, str], body: bytes, *, peer: str, number: int) -> Request:
+    if method == "CONNECT":
+        return Request(method, target, {}, headers, body, target, peer, number)
+    parts = urlsplit(target)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    host = headers.get("host", "") or parts.netloc
+    return Request(method, unquote(parts.path) or "/", query, headers, body, host, peer, number)
+
+
+def _read_body(connection: socket.socket, buffer: bytearray, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        return _read_chunks(connection, buffer)
+    size = int(headers.get("content-length") or 0)
+    while len(buffer) < size:
+        _more(connection, buffer)
+    body = bytes(buffer[:size])
+    del buffer[:size]
+    return body
+
+
+def _read_chunks(connection: socket.socket, buffer: bytearray) -> bytes:
+    body = b""
+    while True:
+        while (end := buffer.find(b"\r\n")) < 0:
+            _more(connection, buffer)
+        size = int(bytes(buffer[:end]).split(b";")[0], 16)
+        while len(buffer) < end + 2 + size + 2:
+            _more(connection, buffer)
+        body += bytes(buffer[end + 2 : end + 2 + size])
+        del buffer[: end + 2 + size + 2]
+        if size == 0:
+            return body
+
+
+def _more(connection: socket.socket, buffer: bytearray) -> None:
+    data = connection.recv(262144)
+    if not data:
+        raise _Ended
+    buffer += data
