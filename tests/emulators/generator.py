@@ -12,6 +12,7 @@ import time as clock
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from random import Random
 
@@ -19,8 +20,8 @@ from tests.emulators import generator_wire as wire
 from tests.emulators.generator_nasty import nasty_groups
 from tests.emulators.generator_topics import BY_NAME, TOPICS, Topic
 
-#: variants of each topic; more make the data less repetitive and the start slower
-TEMPLATES = 24
+#: variants of each topic: enough that a codec's window holds few of them twice, as with real logs
+TEMPLATES = 500
 GEN_ID = b"gen_id"
 
 
@@ -114,6 +115,17 @@ def _words(random: Random, size: int) -> bytes:
     return bytes(text[:size]).decode("utf-8", "ignore").encode().ljust(size)
 
 
+@lru_cache(maxsize=256)
+def _templates(name: str, log_bytes: int | None, numbered: bool, nanoseconds: bool) -> list[_Template]:
+    """The same for every seed, so that a second generator starts at once."""
+    random = Random(name)
+    count = max(3, min(TEMPLATES, 3_000_000 // (log_bytes or 1)))
+    return [
+        _Template(_pairs(BY_NAME[name], random, log_bytes), numbered=numbered, nanoseconds=nanoseconds)
+        for _ in range(count)
+    ]
+
+
 class Generator:
     """`Generator(seed).groups(n)`: LogGroups of the mix of a SOC, until `n` logs are made."""
 
@@ -142,15 +154,8 @@ class Generator:
         self._number = 0
         self._nasty_groups = sorted(nasty_groups(self._time).items())
         self._nasty_next = 0
-        self._templates = {topic.name: self._make_templates(topic, log_bytes) for topic in self._topics}
+        self._shape = (log_bytes, numbered, nanoseconds)
         self._tails = {topic.name: self._tail(topic) for topic in self._topics}
-
-    def _make_templates(self, topic: Topic, log_bytes: int | None) -> list[_Template]:
-        count = max(2, min(TEMPLATES, 2_000_000 // (log_bytes or 1000) // len(self._topics)))
-        return [
-            _Template(_pairs(topic, self._random, log_bytes), numbered=self._numbered, nanoseconds=self._nanoseconds)
-            for _ in range(count)
-        ]
 
     @staticmethod
     def _tail(topic: Topic) -> bytes:
@@ -194,7 +199,7 @@ class Generator:
     def _group(self, logs: int) -> Made:
         topic = self._random.choices(self._topics, cum_weights=self._weights)[0]
         first, self._number = self._number, self._number + logs
-        parts = self._logs(self._templates[topic.name], logs, first)
+        parts = self._logs(_templates(topic.name, *self._shape), logs, first)
         parts.append(self._tails[topic.name])
         pack = b"%016X-%X" % (first + 1, logs)
         parts.append(wire.field(6, wire.field(1, b"__pack_id__") + wire.field(2, pack)))

@@ -46,12 +46,6 @@ def _inside(random: Random) -> str:
     return f"10.{random.randint(0, 31)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
 
 
-_AGENT = _pick(
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-    "aliyun-sdk-go/2.2.9 (Linux/5.10.134/x86_64;go1.22)",
-    "curl/8.5.0",
-    "-",
-)
 _USER = _pick("alice", "bob", "carol", "ops-bot", "张伟", "李娜")
 _METHOD = _pick("GET", "GET", "GET", "POST", "PUT", "DELETE")
 _STATUS = _pick("200", "200", "200", "204", "301", "404", "500", "-")
@@ -60,7 +54,25 @@ _REGION = _pick("cn-hangzhou", "cn-shanghai", "ap-southeast-1")
 
 
 def _path(random: Random) -> str:
-    return "/" + "/".join(random.choice(("api", "v1", "orders", "login", "static", "img", "users")) for _ in range(3))
+    words = (random.choice(("api", "v1", "orders", "login", "static", "img", "users")) for _ in range(2))
+    return f"/{'/'.join(words)}/{random.getrandbits(48):x}?t={random.getrandbits(64)}"
+
+
+def _object(random: Random) -> str:
+    name = random.choice(("a%2Fb", "logs%2F2026%2F01%2F01", "%E5%9B%BE%E7%89%87"))
+    return random.choice((f"{name}%2F{random.getrandbits(96):x}.gz", f"{name}-{random.getrandbits(64)}.txt", "-"))
+
+
+def _agent(random: Random) -> str:
+    minor = random.randint(90, 140)
+    return random.choice(
+        (
+            f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{minor}.0.0.0",
+            f"aliyun-sdk-go/2.{minor % 10}.{minor % 23} (Linux/5.10.{minor}/x86_64;go1.22)",
+            "curl/8.5.0",
+            "-",
+        )
+    )
 
 
 def _sql(random: Random) -> str:
@@ -96,7 +108,7 @@ def _actiontrail(random: Random) -> str:
         "acsRegion": _REGION(random),
         "eventTime": "2026-01-01T00:00:01Z",
         "sourceIpAddress": _outside(random),
-        "userAgent": _AGENT(random),
+        "userAgent": _agent(random),
         "requestId": _hex(32)(random).upper(),
         "errorCode": random.choice(("", "", "NoPermission")),
         "requestParameterJson": json.dumps(parameters),
@@ -124,15 +136,15 @@ TOPICS: tuple[Topic, ...] = (
         35,
         {
             "bucket": _pick("backup-prod", "static-assets", "audit-archive"),
-            "object": _pick("a%2Fb.txt", "logs%2F2026%2F01%2F01.gz", "%E5%9B%BE%E7%89%87.png", "-"),
+            "object": _object,
             "operation": _pick("GetObject", "PutObject", "HeadObject", "ListObjects"),
             "http_method": _METHOD,
             "http_status": _STATUS,
             "error_code": _pick("-", "-", "NoSuchKey"),
-            "access_id": _pick("LTAI5tExample", "-"),
-            "requester_id": _pick(_OWNER, "-"),
+            "access_id": lambda random: f"LTAI5t{random.getrandbits(80):x}",
+            "requester_id": _digits(18),
             "client_ip": _outside,
-            "User-Agent": _AGENT,
+            "User-Agent": _agent,
             "request_id": _hex(24),
             "request_uri": _path,
             "sign_type": _pick("NotSign", "NormalSign", "UriSign"),
@@ -152,10 +164,10 @@ TOPICS: tuple[Topic, ...] = (
         {
             "version": "1",
             "vswitch-id": _pick("vsw-bp1a", "vsw-bp1b"),
-            "vm-id": _pick("i-bp1a", "i-bp1b", "-"),
+            "vm-id": lambda random: f"i-bp1{random.getrandbits(64):x}",
             "vpc-id": "vpc-bp1",
             "account-id": _OWNER,
-            "eni-id": _pick("eni-bp1a", "eni-bp1b"),
+            "eni-id": lambda random: f"eni-bp1{random.getrandbits(64):x}",
             "srcaddr": _inside,
             "srcport": _number(1, 65535),
             "dstaddr": _inside,
@@ -179,11 +191,12 @@ TOPICS: tuple[Topic, ...] = (
             "client_port": _number(1024, 65535),
             "host": "www.example.com",
             "http_host": "www.example.com",
-            "http_user_agent": _AGENT,
+            "http_user_agent": _agent,
             "request_method": _METHOD,
             "request_uri": _path,
             "status": _STATUS,
-            "upstream_addr": _pick("10.0.0.4:80", "10.0.0.4:80, 10.0.0.5:80"),
+            "upstream_addr": lambda random: f"{_inside(random)}:80, {_inside(random)}:80",
+            "request_id": _hex(32),
             "upstream_status": _pick("200", "502, 200", "-"),
             "request_time": _pick("0.002", "0.118", "1.907"),
             "slbid": "lb-bp1",
@@ -206,8 +219,8 @@ TOPICS: tuple[Topic, ...] = (
             "request_method": _METHOD,
             "request_path": _path,
             "querystring": _pick("u=1%27%20or%201=1", "q=%E6%B5%8B%E8%AF%95", "-"),
-            "http_cookie": _pick("sid=0; theme=dark", "-"),
-            "http_user_agent": _AGENT,
+            "http_cookie": lambda random: f"sid={random.getrandbits(160):x}; theme=dark",
+            "http_user_agent": _agent,
             "status": _STATUS,
             "upstream_status": "-",
             "request_time_msec": _number(1, 3000),

@@ -48,7 +48,7 @@ class Answer:
 class BodyCache:
     """Compressed bodies by codec and the stored objects in them; holding those, so that no id is used twice."""
 
-    def __init__(self, max_bytes: int = 512 << 20) -> None:
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._lock = threading.Lock()
@@ -56,6 +56,9 @@ class BodyCache:
 
     def body(self, framed: list[bytes], codec: str) -> tuple[bytes, int]:
         """(body, raw size)"""
+        if not codec:
+            raw = b"".join(framed)
+            return raw, len(raw)
         key = (codec, tuple(map(id, framed)))
         with self._lock:
             if found := self._kept.get(key):

@@ -13,10 +13,11 @@ from tests.emulators import sls_calls as calls
 from tests.emulators import sls_pull as pulling
 from tests.emulators.sls_auth import AccessKey, Signed, authenticate, authorize
 from tests.emulators.sls_break import after_call, before_call
-from tests.emulators.sls_calls import ACTIONS, Call, Knobs
+from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_faults import Faults
 from tests.emulators.sls_groups import Refused
 from tests.emulators.sls_http import Request, Response
+from tests.emulators.sls_identify import ACTIONS, Call, identify
 from tests.emulators.sls_store import Clock, Logstore, PullRecord, Shard, new_logstore
 
 
@@ -68,7 +69,7 @@ class Service:
         call = Call("unknown", self._project(request))
         fault_name = ""
         try:
-            call = calls.identify(request, call.project)
+            call = identify(request, call.project)
             fault = self.faults.strike(call.named())
             fault_name = fault.kind if fault else ""
             response = before_call(fault, self._stopping) if fault else None

@@ -100,6 +100,7 @@ class Shard:
     parents: tuple[int, ...] = ()
     readonly_since: float | None = None
     forced_begin: int = 0
+    borders: list[int] = field(default_factory=list)  # places that no pull reads across
     framed: list[bytes] = field(default_factory=list)
     ends: array[int] = field(default_factory=lambda: array("Q"))
     received: array[float] = field(default_factory=lambda: array("d"))
@@ -129,7 +130,9 @@ class Shard:
         return self.end - 1
 
     def append_framed(self, framed: Iterable[bytes], now: float) -> None:
-        """Store many at once; the same objects may be stored again and again, which costs no memory."""
+        """Store many at once. The same objects may be stored again and again, which costs no memory; no pull reads
+        across the start of a store, so that the bodies of pulls repeat too."""
+        self.borders.append(len(self.framed))
         total = self.ends[-1] if self.ends else 0
         for one in framed:
             total += len(one)
@@ -148,6 +151,9 @@ class Shard:
     def take(self, cursor: int, stop: int, max_bytes: int) -> list[bytes]:
         """The framed groups from `cursor`, as many as fit, at least one."""
         start, last = cursor - self.first, stop - self.first
+        border = bisect_right(self.borders, start)
+        if border < len(self.borders):
+            last = min(last, self.borders[border])
         before = self.ends[start - 1] if start else 0
         fit = bisect_right(self.ends, before + max_bytes, start, last)
         return self.framed[start : max(fit, min(start + 1, last))]
