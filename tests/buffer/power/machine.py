@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.buffer.power.recorder import Record, read_log
-from tests.conftest import poll
+from tests.waiting import poll
 
 MIB = 1 << 20
 #: xfs refuses to be smaller than 300 MB.

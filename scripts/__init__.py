@@ -1,0 +1,1 @@
+"""The developer's and installer's commands; the Python ones run as modules of this package."""
