@@ -15,6 +15,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,7 @@ class SlsEmulator:
             self._handle, host=host, port=port, tls=self._context, encrypted=tls, now=self._server_time
         )
         self.service = Service(default_project=project, stopping=self.server.stopping, knobs=knobs)
-        self.service.keys.update((key.id, key) for key in keys)
+        self.service.keys.update((key.id, replace(key)) for key in keys)
         self.clock, self.faults, self.knobs = self.service.clock, self.service.faults, self.service.knobs
         self.generators: dict[tuple[str, str], Generator] = {}
         self.asked_to_stop = threading.Event()

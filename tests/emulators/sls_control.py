@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 def control(sls: SlsEmulator, request: Request) -> Response:
     name = f"{request.method.lower()}_{request.path.removeprefix('/_control/').strip('/')}"
+    if name == "post_drop_connections":
+        return _answer({"dropped": sls.server.drop_connections(spare=request.connection)})
     chosen = _COMMANDS.get(name)
     if chosen is None:
         return _answer({"error": f"no such command: {name}", "commands": sorted(_COMMANDS)}, 404)
@@ -220,10 +222,6 @@ def _logstore(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     return {"project": store.project, "logstore": store.name, "shards": sorted(store.shards)}
 
 
-def _drop_connections(sls: SlsEmulator, given: Any) -> Any:
-    return {"dropped": sls.server.drop_connections()}
-
-
 def _stop(sls: SlsEmulator, given: Any) -> Any:
     sls.asked_to_stop.set()
     return {"stopping": True}
@@ -248,6 +246,5 @@ _COMMANDS: dict[str, Any] = {
     "post_knobs": _knobs,
     "post_keys": _keys,
     "post_logstore": _logstore,
-    "post_drop_connections": _drop_connections,
     "post_stop": _stop,
 }

@@ -74,7 +74,7 @@ class HttpServer:
         self._address = (host, port)
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[int, socket.socket] = {}
         self._served = 0
         self.stopping = threading.Event()
         self.keep_alive: float | None = None
@@ -97,9 +97,10 @@ class HttpServer:
             self._listener = None
         self.drop_connections()
 
-    def drop_connections(self) -> int:
+    def drop_connections(self, spare: int = 0) -> int:
+        """Cut every connection but number `spare`; how many."""
         with self._lock:
-            open_now = list(self._connections)
+            open_now = [one for number, one in self._connections.items() if number != spare]
         for connection in open_now:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -125,12 +126,12 @@ class HttpServer:
             thread.start()
 
     def _serve(self, connection: socket.socket, peer: str, number: int) -> None:
-        with contextlib.suppress(OSError, _Ended, ssl.SSLError):
+        with contextlib.suppress(OSError, _Ended):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = self._encrypt(connection) if self._encrypted else connection
-            connection = self._talk(connection, peer, number)
-        with self._lock:
-            self._connections.discard(connection)
+            if self._talk(connection, peer, number):
+                connection = self._encrypt(connection)
+                self._talk(connection, peer, number)
         with contextlib.suppress(OSError):
             connection.close()
 
@@ -143,24 +144,32 @@ class HttpServer:
             connection.close()
             raise
 
-    def _talk(self, connection: socket.socket, peer: str, number: int) -> socket.socket:
-        buffer = bytearray()
+    def _talk(self, connection: socket.socket, peer: str, number: int) -> bool:
+        """Answer until the peer goes; True when it asked for a tunnel, at whose other end we are too."""
         with self._lock:
-            self._connections.add(connection)
+            self._connections[number] = connection
+        try:
+            return self._answer_all(connection, peer, number)
+        except _Ended:
+            return False
+        finally:
+            with self._lock:
+                self._connections.pop(number, None)
+
+    def _answer_all(self, connection: socket.socket, peer: str, number: int) -> bool:
+        buffer = bytearray()
         while not self.stopping.is_set():
             connection.settimeout(self.keep_alive)
             request = _read_request(connection, buffer, peer, number)
             connection.settimeout(None)
             if request.method == "CONNECT":
                 connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                with self._lock:
-                    self._connections.discard(connection)
-                return self._talk(self._encrypt(connection), peer, number)
+                return True
             response = self._handle(request)
             self._answer(connection, request, response)
             if response.close or response.drop or request.headers.get("connection", "").lower() == "close":
-                break
-        return connection
+                return False
+        return False
 
     def _answer(self, connection: socket.socket, request: Request, response: Response) -> None:
         if response.drop or self.stopping.is_set():
