@@ -16,6 +16,7 @@ import ssl
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ from tests.emulators.generator_wire import frame
 from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_control import control
+from tests.emulators.sls_feed import Feeder
 from tests.emulators.sls_http import HttpServer, Request, Response
 from tests.emulators.sls_service import Service
 from tests.emulators.sls_store import DAY, Logstore, Shard
@@ -58,6 +60,8 @@ class SlsEmulator:
         self.clock, self.faults, self.knobs = self.service.clock, self.service.faults, self.service.knobs
         self.generators: dict[tuple[str, str], Generator] = {}
         self.asked_to_stop = threading.Event()
+        self.feeder = Feeder(self)
+        self._filling = threading.Lock()
         self.service.add_logstore(project, logstore, shards, ttl=ttl, first_cursor=first_cursor)
 
     def __enter__(self) -> Self:
@@ -76,6 +80,7 @@ class SlsEmulator:
 
     def stop(self) -> None:
         """Close the port; the data stays, and `start` opens the same port again."""
+        self.feeder.stop()
         self.server.stop()
 
     @property
@@ -129,13 +134,15 @@ class SlsEmulator:
 
     def append(self, groups: Iterable[bytes], shard: int | None = None, *, store: Logstore | None = None) -> int:
         """Store LogGroups on one shard, or in turn on every shard that can be written; how many."""
-        target, count = store or self.store(), 0
-        with self.service.lock:
-            now = self.clock.now()
-            chosen = [target.shards[shard]] if shard is not None else target.writable()
-            for count, group in enumerate(groups, 1):
-                chosen[(target.next_put + count) % len(chosen)].append(group, now)
-            target.next_put += count
+        target, rest, count = store or self.store(), iter(groups), 0
+        while some := list(islice(rest, 256)):  # made without the lock, so that pulls go on
+            with self.service.lock:
+                now = self.clock.now()
+                chosen = [target.shards[shard]] if shard is not None else target.writable()
+                for place, group in enumerate(some, target.next_put):
+                    chosen[place % len(chosen)].append(group, now)
+                target.next_put += len(some)
+                count += len(some)
         return count
 
     def fill(
@@ -150,7 +157,8 @@ class SlsEmulator:
         """Append generated logs; the same generator goes on at each call, so every gen_id is made once."""
         target = store or self.store()
         source = generator or self.generators.setdefault((target.project, target.name), Generator())
-        self.append((made.data for made in source.groups(logs, max_bytes=max_bytes)), shard, store=target)
+        with self._filling:  # a generator's numbers go on, so two must not draw from it at once
+            self.append((made.data for made in source.groups(logs, max_bytes=max_bytes)), shard, store=target)
         return source.ledger
 
     def repeat(self, groups: list[bytes], times: int, shard: int, *, store: Logstore | None = None) -> None:
@@ -187,6 +195,12 @@ class SlsEmulator:
         with self.service.lock:
             found = (store or self.store()).groups.get(group)
             return {} if found is None else {number: one.checkpoint for number, one in found.shards.items()}
+
+    def drained(self, group: str, *, store: Logstore | None = None) -> bool:
+        """Every shard's checkpoint is at its end."""
+        saved = self.checkpoints(group, store=store)
+        shards = (store or self.store()).shards
+        return bool(saved) and all(saved.get(number) == shard.end for number, shard in list(shards.items()))
 
     def owners(self, group: str, *, store: Logstore | None = None) -> dict[int, str]:
         with self.service.lock:

@@ -40,6 +40,7 @@ class Knobs:
     heartbeat_object: bool = False  # {"shards": [..]} as the documentation shows, instead of the bare array
     read_bytes_per_second: float | None = None
     read_calls_per_second: float | None = None
+    title_case_headers: bool = False  # as some proxies do
     region: str = "cn-hangzhou"
 
 

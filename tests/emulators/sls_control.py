@@ -1,7 +1,8 @@
 """The emulator's remote control: JSON under `/_control/`, for tests and demos that run it as a process.
 
 GET  stats | checkpoints | requests | expected | shards | faults
-POST append {logs | bytes, shard?, project?, logstore?, seed?, log_bytes?, nasty?, logs_per_group?} | nasty {shard?}
+POST feed {logs: a second, shard?, project?, logstore?}, 0 ends it
+     append {logs | bytes, shard?, project?, logstore?, seed?, log_bytes?, nasty?, logs_per_group?} | nasty {shard?}
      faults [rule, ...] | clock {advance?, skew?} | split {shard} | merge {shard} | trim {shard, groups?} | ttl {days}
      knobs {name: value} | keys [key, ...] | logstore {logstore, shards} | drop_connections | stop
 DELETE faults
@@ -69,6 +70,14 @@ def _append(sls: SlsEmulator, given: dict[str, Any]) -> Any:
         sls.generators[key] = Generator(int(given.get("seed", 1)), **options)
     ledger = sls.fill(given.get("logs"), max_bytes=given.get("bytes"), shard=given.get("shard"), store=store)
     return _show_ledger(ledger)
+
+
+def _feed(sls: SlsEmulator, given: dict[str, Any]) -> Any:
+    sls.feeder.stop()
+    rate = float(given["logs"])
+    if rate:
+        sls.feeder.start(rate, _store(sls, given), given.get("shard"))
+    return {"logs": rate}
 
 
 def _nasty(sls: SlsEmulator, given: dict[str, Any]) -> Any:
@@ -237,6 +246,7 @@ _COMMANDS: dict[str, Any] = {
     "post_faults": _faults,
     "delete_faults": _clear_faults,
     "post_append": _append,
+    "post_feed": _feed,
     "post_nasty": _nasty,
     "post_clock": _clock,
     "post_split": _split,

@@ -150,7 +150,7 @@ class HttpServer:
             self._connections[number] = connection
         try:
             return self._answer_all(connection, peer, number)
-        except _Ended:
+        except (_Ended, ValueError):
             return False
         finally:
             with self._lock:

@@ -49,7 +49,7 @@ class Service:
         self.projects: dict[str, dict[str, Logstore]] = {default_project: {}}
         self.default_project = default_project
         self.lock = threading.RLock()
-        self.requests: deque[RequestRecord] = deque(maxlen=200_000)
+        self.requests: deque[RequestRecord] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int, str]] = Counter()
         self.sent_bytes = 0
         self.cache = pulling.BodyCache()
@@ -61,7 +61,10 @@ class Service:
     ) -> Logstore:
         """Also makes one anew under an old name: its shards begin again with other cursors."""
         with self.lock:
-            store = new_logstore(project, name, shards, self.clock.now(), ttl=ttl, first_cursor=first_cursor)
+            old = self.projects.get(project, {}).get(name)
+            # createTime is in whole seconds: anew means another one
+            now = self.clock.now() if old is None else max(self.clock.now(), old.last_created() + 1)
+            store = new_logstore(project, name, shards, now, ttl=ttl, first_cursor=first_cursor)
             self.projects.setdefault(project, {})[name] = store
             return store
 
@@ -78,7 +81,11 @@ class Service:
                 response = after_call(fault, response, self._stopping) if fault else response
         except Refused as refused:
             response = _error(refused)
+        except (ValueError, KeyError, TypeError, StopIteration) as wrong:
+            response = _error(Refused(400, "ParameterInvalid", f"{type(wrong).__name__}: {wrong}"))
         self._record(call, request, response, fault_name)
+        if self.knobs.title_case_headers:
+            response.headers = {name.title(): value for name, value in response.headers.items()}
         return response
 
     def _project(self, request: Request) -> str:

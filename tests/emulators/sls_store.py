@@ -196,6 +196,9 @@ class Logstore:
             if shard.readonly_since is not None and shard.readonly_since < now - self.ttl:
                 self.former.append(self.shards.pop(number))
 
+    def last_created(self) -> float:
+        return max([self.created, *(shard.created for shard in self.shards.values())])
+
     def writable(self) -> list[Shard]:
         return [shard for _, shard in sorted(self.shards.items()) if not shard.readonly]
 
@@ -228,6 +231,7 @@ class Logstore:
         """The same number, new createTime, new cursors, nothing in it."""
         old = self.shard(number)
         self.former.append(old)
+        now = max(now, old.created + 1)
         shard = self.shards[number] = Shard(number, now, int(now * 1e9), old.low, old.high)
         for group in self.groups.values():
             group.shards.pop(number, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -204,7 +205,7 @@ def test_a_shard_and_a_logstore_made_anew_have_other_cursors(sls: SlsEmulator) -
         time.sleep(0.01)
         sls.recreate_shard(0)
         assert refusal(client.sdk.pull_logs, "p", "l", 0, old) == (400, "InvalidCursor")
-        assert sls.store().shards[0].created > made
+        assert int(sls.store().shards[0].created) > int(made), "createTime tells them apart"
         sls.add_logstore("l", 5, first_cursor=1000)
         assert decode_cursor(client.cursor(4)) == 1000
 
@@ -314,3 +315,38 @@ def test_it_stops_and_comes_back_on_the_same_port_with_its_data(sls: SlsEmulator
             client.pull(0, begin)
         sls.start()
         assert (sls.port, client.pull(0, begin)[0]) == (port, 200)
+
+
+def test_a_proxy_that_rewrites_header_names_is_played(sls: SlsEmulator) -> None:
+    sls.knobs.title_case_headers = True
+    with SlsClient(sls) as client:
+        found = client.sdk._session.get(f"{sls.endpoint}/logstores/l/shards", timeout=10)
+    assert "X-Log-Requestid" in list(found.headers)
+
+
+@pytest.mark.parametrize("sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
+def test_what_is_not_http_ends_the_connection_and_nothing_else(sls: SlsEmulator, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", sls.port), 5) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100) == b""
+    with SlsClient(sls) as client:
+        assert client.cursor(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "resource", "status", "code"),
+    [
+        ("POST", "/logstores/l/consumergroups/", 400, "PostBodyInvalid"),
+        ("PATCH", "/logstores/l/consumergroups/g", 405, "InvalidMethod"),
+        ("GET", "/elsewhere", 404, "InvalidUri"),
+        ("GET", "/logstores/l/shards/zero", 400, "ParameterInvalid"),
+        ("GET", "/logstores/l/shards/0", 400, "ParameterInvalid"),
+    ],
+)
+def test_calls_that_do_not_exist_are_refused_in_json(
+    sls: SlsEmulator, method: str, resource: str, status: int, code: str
+) -> None:
+    with SlsClient(sls) as client:
+        found = client.call(method, resource)
+    assert (found[0], json.loads(found[2])["errorCode"]) == (status, code)
+    assert len(found[1]["x-log-requestid"]) == 24

@@ -87,16 +87,11 @@ def sls(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlsEmulator]:
         yield emulator
 
 
-def at_end(sls: SlsEmulator) -> bool:
-    saved = sls.checkpoints("group")
-    return bool(saved) and all(saved.get(n) == shard.end for n, shard in sls.store().shards.items())
-
-
 def test_one_worker_reads_every_log_once(sls: SlsEmulator, start: Callable[..., Any]) -> None:
     """With zstd and the new signature; the other tests have lz4 and the old one."""
     ledger, seen = sls.fill(4000), Seen()
     start(sls, "one", seen, accept_compress_type="zstd", auth_version="v4", region="cn-hangzhou")
-    poll(lambda: at_end(sls), "checkpoints at the end of every shard", 20)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
     assert ledger.judge(seen.logs.elements()) == (set(), {}, set())
 
 
@@ -110,7 +105,7 @@ def test_a_second_worker_gets_its_half_and_children_of_a_split_are_read(
     poll(lambda: sorted(sls.owners("group").values()) == ["one", "one", "two", "two"], "two and two", 20)
     sls.split(0)
     sls.fill(1000)
-    poll(lambda: at_end(sls), "checkpoints at the end of every shard", 20)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
     lost, _, foreign = ledger.judge(seen.logs.elements())
     assert (lost, foreign) == (set(), set())
     assert seen.shards["one"] | seen.shards["two"] == set(range(6))
@@ -124,6 +119,6 @@ def test_the_shards_of_a_silent_worker_go_to_the_other(sls: SlsEmulator, start: 
     sls.faults.add("status", "heartbeat", consumer="two", status=400, code="Injected")
     poll(lambda: set(sls.owners("group").values()) == {"one"}, "all shards with the first", 20)
     sls.fill(400)
-    poll(lambda: at_end(sls), "checkpoints at the end of every shard", 20)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
     lost, _, foreign = ledger.judge(seen.logs.elements())
     assert (lost, foreign) == (set(), set())

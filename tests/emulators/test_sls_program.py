@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import poll
 from tests.emulators.generator import Generator
 from tests.emulators.sls_program import parse_fill
 
@@ -55,6 +56,18 @@ def test_more_can_be_appended_to_a_shard_and_the_numbers_go_on(remote: Remote) -
     after = {one["shard"]: one["end"] for one in remote("GET", "shards")}
     assert {number: after[number] - before[number] for number in after} == {0: 0, 1: 2, 2: 0}
     assert len(remote("POST", "nasty", {"shard": 0})["nasty"]) == len(Generator().nasty())
+
+
+def test_logs_are_fed_at_a_rate_until_it_is_stopped(remote: Remote) -> None:
+    remote("POST", "logstore", {"logstore": "fed", "shards": 2})
+
+    def made() -> int:
+        return int(remote("GET", "stats")["generated"].get("proj/fed", {"logs": 0})["logs"])
+
+    assert remote("POST", "feed", {"logstore": "fed", "logs": 1000}) == {"logs": 1000.0}
+    poll(lambda: made() > 300, "logs are fed", 10)
+    assert remote("POST", "feed", {"logs": 0}) == {"logs": 0.0}
+    assert made() == made() < 10_000
 
 
 def test_shards_faults_knobs_clock_and_retention_are_steered(remote: Remote) -> None:
