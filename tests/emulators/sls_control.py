@@ -17,11 +17,12 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tests.emulators.generator import Generator, Ledger
+from tests.emulators.generator import Generator
 from tests.emulators.generator_ids import expected_ids
 from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_http import Request, Response
-from tests.emulators.sls_store import DAY, Logstore, Shard
+from tests.emulators.sls_show import show_ledger, show_shard, show_store
+from tests.emulators.sls_store import DAY, Logstore
 
 if TYPE_CHECKING:
     from tests.emulators.sls import SlsEmulator
@@ -50,17 +51,6 @@ def _store(sls: SlsEmulator, given: dict[str, Any]) -> Logstore:
     return sls.store(given.get("logstore"), given.get("project"))
 
 
-def _show_ledger(ledger: Ledger) -> dict[str, Any]:
-    return {
-        "groups": ledger.groups,
-        "logs": ledger.logs,
-        "bytes": ledger.bytes,
-        "numbered": ledger.numbered,
-        "topics": dict(ledger.topics),
-        "nasty": dict(ledger.nasty),
-    }
-
-
 def _append(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     """A change of `seed`, `log_bytes`, `nasty` or `logs_per_group` starts another generator; give it another seed."""
     store = _store(sls, given)
@@ -69,7 +59,7 @@ def _append(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     if options or "seed" in given or key not in sls.generators:
         sls.generators[key] = Generator(int(given.get("seed", 1)), **options)
     ledger = sls.fill(given.get("logs"), max_bytes=given.get("bytes"), shard=given.get("shard"), store=store)
-    return _show_ledger(ledger)
+    return show_ledger(ledger)
 
 
 def _feed(sls: SlsEmulator, given: dict[str, Any]) -> Any:
@@ -84,27 +74,13 @@ def _nasty(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     store = _store(sls, given)
     generator = sls.generators.setdefault((store.project, store.name), Generator())
     sls.append((made.data for made in generator.nasty()), given.get("shard"), store=store)
-    return _show_ledger(generator.ledger)
-
-
-def _show_shard(sls: SlsEmulator, store: Logstore, shard: Shard) -> dict[str, Any]:
-    return {
-        "shard": shard.number,
-        "readonly": shard.readonly,
-        "first": shard.first,
-        "begin": shard.begin(sls.clock.now(), store.ttl),
-        "end": shard.end,
-        "raw_bytes": shard.ends[-1] if shard.ends else 0,
-        "pulls": len(shard.pulls),
-        "groups_read": shard.high_water - shard.first,
-        "pulled_groups": sum(pull.count for pull in shard.pulls),
-    }
+    return show_ledger(generator.ledger)
 
 
 def _shards(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     with sls.service.lock:
         store = _store(sls, given)
-        return [_show_shard(sls, store, shard) for _, shard in sorted(store.shards.items())]
+        return [show_shard(sls, store, shard) for _, shard in sorted(store.shards.items())]
 
 
 def _checkpoints(sls: SlsEmulator, given: dict[str, Any]) -> Any:
@@ -131,34 +107,9 @@ def _stats(sls: SlsEmulator, given: dict[str, Any]) -> Any:
             "connections": sls.server.connections,
             "sent_bytes": sls.service.sent_bytes,
             "requests": dict(counts),
-            "logstores": [_show_store(sls, store) for store in stores],
-            "generated": {f"{p}/{name}": _show_ledger(one.ledger) for (p, name), one in sls.generators.items()},
+            "logstores": [show_store(sls, store) for store in stores],
+            "generated": {f"{p}/{name}": show_ledger(one.ledger) for (p, name), one in sls.generators.items()},
         }
-
-
-def _show_store(sls: SlsEmulator, store: Logstore) -> dict[str, Any]:
-    shards = list(store.shards.values())
-    return {
-        "project": store.project,
-        "logstore": store.name,
-        "shards": len(shards),
-        "groups": sum(len(shard.framed) for shard in shards),
-        "raw_bytes": sum(shard.ends[-1] for shard in shards if shard.ends),
-        "groups_read": sum(shard.high_water - shard.first for shard in shards),
-        "checkpointed": {name: _behind(store, name) for name in store.groups},
-        "heartbeats": len(store.heartbeats),
-    }
-
-
-def _behind(store: Logstore, group: str) -> dict[str, int]:
-    """LogGroups below the checkpoints, and those still above them."""
-    done = left = 0
-    for number, shard in store.shards.items():
-        assigned = store.groups[group].shards.get(number)
-        at = shard.first if assigned is None or assigned.checkpoint is None else assigned.checkpoint
-        done += max(0, at - shard.first)
-        left += max(0, shard.end - at)
-    return {"done": done, "left": left}
 
 
 def _requests(sls: SlsEmulator, given: dict[str, Any]) -> Any:
@@ -169,8 +120,7 @@ def _requests(sls: SlsEmulator, given: dict[str, Any]) -> Any:
 
 def _expected(sls: SlsEmulator, given: dict[str, Any]) -> Response:
     """One id a line."""
-    with sls.service.lock:
-        text = "\n".join(expected_ids(_store(sls, given)))
+    text = "\n".join(expected_ids(_store(sls, given)))
     return Response(200, {"Content-Type": "text/plain"}, text.encode())
 
 

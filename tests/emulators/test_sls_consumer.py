@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aliyun.log.consumer import ConsumerProcessorBase, ConsumerWorker, CursorPosition, LogHubConfig
 
-from tests.conftest import poll
 from tests.emulators.sls import SlsEmulator
+from tests.waiting import poll
 
 
 class Seen:

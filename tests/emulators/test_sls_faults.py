@@ -11,10 +11,10 @@ import lz4.block
 import pytest
 from aliyun.log import LogException
 
-from tests.conftest import poll
 from tests.emulators import generator_wire as wire
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_client import SlsClient
+from tests.waiting import poll
 
 
 @pytest.fixture

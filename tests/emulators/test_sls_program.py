@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import poll
 from tests.emulators.generator import Generator
 from tests.emulators.sls_program import parse_fill
+from tests.waiting import poll
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = ["--project", "proj", "--logstore", "store", "--shards", "3", "--fill", "1000", "--seed", "7"]
