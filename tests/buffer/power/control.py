@@ -24,7 +24,7 @@ def main(puts: int, directory: str, marks: str) -> None:
     cache = diskcache.Cache(directory + "/cache")
     for number in range(puts):
         cache.set(str(number), body(number))
-        os.write(mark, f"acked {number}\n".encode())
+        os.pwrite(mark, f"acked {number}\n".encode(), 0)
 
 
 def lost(directory: str, marks: list[str]) -> list[str]:

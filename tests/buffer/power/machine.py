@@ -54,7 +54,7 @@ def record(kind: str, work: Path, workload: list[str], timeout: float = 120) -> 
     fuse.mkdir()
     daemon = subprocess.Popen(
         [sys.executable, "-m", "tests.buffer.power.recorder", str(fuse), str(SIZES[kind]), str(log)],
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
         poll(lambda: (fuse / "disk").exists() or daemon.poll() is not None, "the recorder is mounted", 30)

@@ -154,8 +154,10 @@ class Disk:
 
     def _do_pwrite64(self, call: Call) -> None:
         path = self._fd_path(call)
-        if path in self._live:
-            data = b"".join(_bytes(s) for s in _STRING.findall(call.arguments))[: call.result]
+        data = b"".join(_bytes(s) for s in _STRING.findall(call.arguments))[: call.result]
+        if path == self._marks_path:
+            self.marks.extend(data.decode().splitlines())
+        elif path in self._live:
             self._live[path].pending.append(Operation("write", at=int(call.arguments.rsplit(",", 1)[1]), data=data))
 
     _do_pwritev = _do_pwrite64

@@ -136,7 +136,7 @@ def _batches(reader: LaneReader, promise: Promise) -> list[str]:
 def _letters(reader: LaneReader, promise: Promise) -> list[str]:
     from buffer import outside
 
-    there = {d.sls_id: f"{d.state}:{d.tries}" for d in outside.dead(reader.directory.parents[1])}
+    there = {d.sls_id: f"{d.state}:{d.tries}" for _, d in outside.dead(reader.directory.parents[1])}
     found = [f"dead {i}: {there[i]}, not {s}" for i, s in promise.dead.items() if i in there and there[i] not in s]
     found += [f"dead letter lost: {i}" for i, s in promise.dead.items() if i not in there and "" not in s]
     return found + [f"dead letter invented: {i}" for i in there if i not in promise.dead]

@@ -68,7 +68,8 @@ class Marks:
         self._fd = os.open(path, os.O_WRONLY)
 
     def __call__(self, *words: object) -> None:
-        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode())
+        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces.
+        os.pwrite(self._fd, (" ".join(map(str, words)) + "\n").encode(), 0)
 
 
 def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> None:

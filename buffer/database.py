@@ -1,0 +1,129 @@
+"""Opening a lane's index: a diskcache.Cache whose settings are asserted, not hoped for.
+
+SQLite before 3.51.3 (but 3.50.7 and 3.44.6 and later of their series) can corrupt a WAL database that two processes use
+("WAL-reset"), so there the rollback journal serves: TRUNCATE, with synchronous=EXTRA.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import diskcache
+
+from buffer.disk import FOLDER, DurableDisk
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolTooNew, SpoolUnusable
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS batch(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, bytes INTEGER NOT NULL, groups INTEGER NOT NULL,
+    time REAL NOT NULL, pulls TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS held(
+    project TEXT, logstore TEXT, shard INTEGER, begin INTEGER, batch INTEGER,
+    PRIMARY KEY(project, logstore, shard, begin, batch)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS position(
+    key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, put INTEGER, checkpoint INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter(
+    name TEXT, label TEXT, value INTEGER NOT NULL, PRIMARY KEY(name, label)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sls_id TEXT NOT NULL UNIQUE, file TEXT NOT NULL, place INTEGER NOT NULL,
+    state TEXT NOT NULL, hold TEXT NOT NULL, time REAL NOT NULL, tries INTEGER NOT NULL, status INTEGER NOT NULL,
+    code INTEGER NOT NULL, text TEXT NOT NULL, bytes INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS dead_due ON dead(id) WHERE state = 'due';
+CREATE INDEX IF NOT EXISTS dead_parked ON dead(hold, id) WHERE state = 'parked';
+CREATE INDEX IF NOT EXISTS dead_file ON dead(file);
+CREATE TABLE IF NOT EXISTS memo(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+#: diskcache's own settings: nothing is evicted, nothing inline, nothing memory-mapped.
+_OPTIONS: dict[str, Any] = {
+    "eviction_policy": "none", "cull_limit": 0, "size_limit": 1 << 62, "statistics": 0, "disk_min_file_size": 0,
+    "sqlite_auto_vacuum": 0, "sqlite_mmap_size": 0, "sqlite_secure_delete": 0, "sqlite_cache_size": 512,
+    "sqlite_wal_autocheckpoint": 1000, "sqlite_journal_size_limit": 16 << 20,
+}  # fmt: skip
+
+
+def journal_mode(version: tuple[int, ...] = sqlite3.sqlite_version_info, forced: str | None = None) -> str:
+    """`wal` where SQLite is free of the WAL-reset bug, else `truncate`."""
+    chosen = forced or os.environ.get("SLS_SIEM_JOURNAL_MODE", "")
+    if chosen in {"wal", "truncate"}:
+        return chosen
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return "wal" if fixed else "truncate"
+
+
+def open_cache(directory: Path) -> diskcache.Cache:
+    """The lane's index, made when it is not there. Raises SpoolDamaged, SpoolFull, SpoolTooNew or SpoolUnusable."""
+    mode = journal_mode()
+    try:
+        _make_folders(directory)
+        _create(directory / "cache.db", mode)
+        options = {**_OPTIONS, "sqlite_journal_mode": mode, "sqlite_synchronous": 2 if mode == "wal" else 3}
+        cache = diskcache.Cache(str(directory), timeout=60, disk=DurableDisk, **options)
+        _assert_pragmas(cache, mode)
+    except (sqlite3.Error, OSError, diskcache.Timeout) as error:
+        raise classify(error, f"the index of lane {directory.name}") from error
+    return cache
+
+
+def _make_folders(directory: Path) -> None:
+    (directory / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / "damaged").mkdir(mode=0o700, exist_ok=True)
+    for folder in (directory, directory.parent):
+        sync_directory(folder)
+
+
+def _create(path: Path, mode: str) -> None:
+    """Page size and auto_vacuum hold only when they are set before the first table."""
+    fresh = not path.exists()
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        if fresh:
+            connection.execute("PRAGMA auto_vacuum = 0")
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute(f"PRAGMA synchronous = {2 if mode == 'wal' else 3}")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise SpoolTooNew(
+                f"{path} has schema {version}, this program knows {SCHEMA_VERSION}", "install the newer version"
+            )
+        if version < SCHEMA_VERSION:
+            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    finally:
+        connection.close()
+    if fresh:
+        sync_directory(path.parent)
+
+
+def _assert_pragmas(cache: diskcache.Cache, mode: str) -> None:
+    wanted = {"journal_mode": mode, "synchronous": 2 if mode == "wal" else 3, "auto_vacuum": 0, "mmap_size": 0}
+    for name, value in wanted.items():
+        found = cache._sql(f"PRAGMA {name}").fetchone()
+        if not found or str(found[0]).lower() != str(value):
+            raise SpoolUnusable(f"SQLite would not take {name} = {value}, it says {found}", "use a local file system")
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def classify(error: BaseException, what: str) -> SpoolError:
+    """What the caller can do about it."""
+    if isinstance(error, SpoolError):
+        return error
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    number = getattr(error, "errno", 0)
+    if code == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
+        return SpoolFull(f"no room for {what}", "free disk space; consumers try again by themselves")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return SpoolDamaged(f"{what} is damaged: {error}", "it is rebuilt from the bodies at the next start")
+    return SpoolUnusable(f"{what}: {error}", "look at the disk: dmesg, permissions, mount options")

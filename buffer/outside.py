@@ -1,0 +1,291 @@
+"""Looking into a spool from outside, with and without a running supervisor.
+
+Read-only connections that create no file, at most 1 000 rows a statement, no cursor held open over output: in TRUNCATE
+mode an open reader stops the writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from buffer import body
+from buffer.database import classify
+from buffer.errors import SpoolDamaged, SpoolError, SpoolUnusable
+from buffer.judge import merge
+from buffer.values import DeadLetter, Position, Pull, ShardKey
+
+ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """One lane's numbers, each O(1) or over a small table."""
+
+    name: str
+    batches: int = 0
+    groups: int = 0
+    bytes: int = 0
+    oldest: float | None = None
+    """Unix seconds."""
+    dead: int = 0
+    due: int = 0
+    parked: int = 0
+    dead_bytes: int = 0
+    damaged: int = 0
+    rebuilt: int = 0
+    counters: dict[tuple[str, str], int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def lane_directories(spool: Path) -> list[Path]:
+    """Every lane, also adopted ones; not what is still being copied."""
+    folder = spool / "lanes"
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SpoolUnusable(f"cannot read {folder}: {error.strerror}", "check owner and permissions") from error
+
+
+@contextlib.contextmanager
+def connection(lane: Path) -> Iterator[sqlite3.Connection | None]:
+    """A read-only connection, or None where there is no index yet."""
+    path = lane / "cache.db"
+    if not path.exists():
+        yield None
+        return
+    try:
+        found = _connect(path)
+    except sqlite3.Error as error:
+        raise classify(error, f"the index of lane {lane.name}") from error
+    try:
+        yield found
+    except sqlite3.Error as error:
+        raise classify(error, f"the index of lane {lane.name}") from error
+    finally:
+        found.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Read-only; but after a crash the journal must be rolled back first, and that is writing."""
+    found = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10, isolation_level=None)
+    try:
+        found.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        found.close()
+        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            raise
+        found = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10, isolation_level=None)
+    return found
+
+
+def lane_stats(lane: Path) -> LaneStats:
+    """Depth, bytes and age in O(1), and the books."""
+    with connection(lane) as db:
+        if db is None or not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'memo'").fetchone():
+            return LaneStats(lane.name)
+        counters = {(n, label): v for n, label, v in db.execute("SELECT name, label, value FROM counter").fetchall()}
+        oldest = db.execute("SELECT time FROM batch ORDER BY id LIMIT 1").fetchone()
+        states = dict(db.execute("SELECT state, count(*) FROM dead GROUP BY state").fetchall())
+        reasons = db.execute(
+            "SELECT status || '/' || code, count(*) FROM dead WHERE state = 'dead' GROUP BY 1"
+        ).fetchall()
+        dead_bytes = db.execute("SELECT coalesce(sum(bytes), 0) FROM dead").fetchone()[0]
+    return LaneStats(
+        name=lane.name,
+        batches=counters.get(("waiting_batches", ""), 0),
+        groups=counters.get(("waiting_groups", ""), 0),
+        bytes=counters.get(("waiting_bytes", ""), 0) + dead_bytes,
+        oldest=oldest[0] if oldest else None,
+        dead=states.get("dead", 0),
+        due=states.get("due", 0),
+        parked=states.get("parked", 0),
+        dead_bytes=dead_bytes,
+        damaged=counters.get(("damaged", ""), 0),
+        rebuilt=counters.get(("rebuilt", ""), 0),
+        counters=counters,
+        reasons=dict(reasons),
+    )
+
+
+BOOKS = {
+    "put": "put", "settled": "settled", "waiting": "waiting_groups", "set_aside": "set_aside", "purged": "purged",
+    "decoded": "decoded", "delivered": "delivered", "filtered": "filtered", "buried": "buried",
+    "delivered_later": "delivered_later", "dead_purged": "dead_purged",
+}  # fmt: skip
+
+
+def books(lanes: list[LaneStats]) -> dict[str, int]:
+    """The books over all lanes and labels."""
+    return {
+        term: sum(v for lane in lanes for (name, _), v in lane.counters.items() if name == counter)
+        for term, counter in BOOKS.items()
+    }
+
+
+def document(spool: Path, lanes: list[LaneStats], max_bytes: int, level: int, ballast: bool) -> dict[str, Any]:
+    """`spool stats` as it is printed; rates are added by who knows them."""
+    now = time.time()
+    oldest = min((lane.oldest for lane in lanes if lane.oldest), default=None)
+    return {
+        "directory": str(spool),
+        "id": _text(spool / "id"),
+        "format": _text(spool / "format"),
+        "bytes": sum(lane.bytes for lane in lanes),
+        "max_bytes": max_bytes,
+        "batches": sum(lane.batches for lane in lanes),
+        "groups": sum(lane.groups for lane in lanes),
+        "oldest_seconds": None if oldest is None else max(0.0, now - oldest),
+        "level": level,
+        "ballast": ballast,
+        "full_in_seconds": None,
+        "drained_in_seconds": None,
+        "books": books(lanes),
+        "lanes": [
+            {
+                "name": lane.name, "batches": lane.batches, "groups": lane.groups, "bytes": lane.bytes,
+                "oldest_seconds": None if lane.oldest is None else max(0.0, now - lane.oldest),
+                "dead": lane.dead + lane.due, "parked": lane.parked, "damaged": lane.damaged, "rebuilt": lane.rebuilt,
+            }
+            for lane in lanes
+        ],
+    }  # fmt: skip
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def rows(lane: Path, statement: str) -> Iterator[tuple[Any, ...]]:
+    """All rows of a statement that selects `id` first and takes `id > ?` and a limit, in pages."""
+    after = 0
+    while True:
+        with connection(lane) as db:
+            page = (
+                []
+                if db is None
+                else db.execute(f"{statement} AND id > ? ORDER BY id LIMIT {ROWS}", (after,)).fetchall()
+            )
+        yield from page
+        if len(page) < ROWS:
+            return
+        after = page[-1][0]
+
+
+def batches(spool: Path, lane: str | None = None) -> Iterator[dict[str, Any]]:
+    """What waits, oldest first in each lane."""
+    for directory in lane_directories(spool):
+        if lane is not None and directory.name != lane:
+            continue
+        for number, file, size, groups, when, pulls in rows(
+            directory, "SELECT id, file, bytes, groups, time, pulls FROM batch WHERE 1"
+        ):
+            yield {
+                "lane": directory.name, "id": number, "file": str(directory / file), "bytes": size, "groups": groups,
+                "time": when, "pulls": orjson.loads(pulls),
+            }  # fmt: skip
+
+
+def pulls(spool: Path) -> Iterator[Pull]:
+    """The pulls of what waits; what is acked or damaged meanwhile is passed over."""
+    for batch in batches(spool):
+        with contextlib.suppress(SpoolError, FileNotFoundError):
+            loaded = body.unpack(Path(batch["file"]).read_bytes())
+            yield from map(body.restore_pull, loaded.meta, loaded.payloads)
+
+
+_DEAD = "SELECT id, sls_id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
+
+
+def dead(spool: Path) -> Iterator[tuple[str, DeadLetter]]:
+    """(lane, letter) for every dead letter."""
+    for directory in lane_directories(spool):
+        for _, sls_id, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
+            with contextlib.suppress(SpoolError, FileNotFoundError):
+                loaded = body.unpack((directory / file).read_bytes())
+                found = body.restore_letter(
+                    loaded.meta[place]
+                    | {
+                        "state": state,
+                        "hold": hold,
+                        "time": when,
+                        "tries": tries,
+                        "status": status,
+                        "code": code,
+                        "text": text,
+                    },
+                    loaded.payloads[place],
+                )
+                if found.sls_id == sls_id:
+                    yield directory.name, found
+
+
+def find_position(spool: Path, spool_id: str, key: ShardKey) -> Position | None:
+    """Over this spool's own lanes: highest epoch, and its highest put and checkpoint."""
+    from buffer.lane import key_text
+
+    found = []
+    for lane in lane_directories(spool):
+        if not lane.name.startswith(f"{spool_id}-") or lane.name.endswith("-replay"):
+            continue
+        with connection(lane) as db:
+            row = (
+                db
+                and db.execute("SELECT epoch, put, checkpoint FROM position WHERE key = ?", (key_text(key),)).fetchone()
+            )
+        if row:
+            found.append(Position(*row))
+    return merge(found)
+
+
+def lowest_waiting(spool: Path, project: str, logstore: str, shard: int) -> int | None:
+    """The lowest cursor of a shard that waits in any lane, whatever its query and epoch."""
+    found = []
+    for lane in lane_directories(spool):
+        with connection(lane) as db:
+            row = (
+                db
+                and db.execute(
+                    "SELECT min(begin) FROM held WHERE project = ? AND logstore = ? AND shard = ?",
+                    (project, logstore, shard),
+                ).fetchone()
+            )
+        if row and row[0] is not None:
+            found.append(row[0])
+    return min(found, default=None)
+
+
+def verify(spool: Path) -> Iterator[dict[str, Any]]:
+    """Every body against its CRC and its row: one dict a file, `fault` None where it is sound."""
+    for directory in lane_directories(spool):
+        for batch in batches(spool, directory.name):
+            yield {"lane": directory.name, "file": batch["file"], "fault": _fault(batch), "pulls": batch["pulls"]}
+
+
+def _fault(batch: dict[str, Any]) -> str | None:
+    try:
+        loaded = body.unpack(Path(batch["file"]).read_bytes())
+    except (SpoolDamaged, OSError) as error:
+        return str(error)
+    if loaded.sequence != batch["id"] or loaded.kind != body.BATCH:
+        return "the file holds something else than its row says"
+    return None
+
+
+def free_bytes(path: Path) -> tuple[int, int]:
+    """Bytes and inodes that the file system has left for us."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize, found.f_favail

@@ -1,0 +1,243 @@
+"""The whole spool as the supervisor holds it: layout, lock, identity, ballast, budget, recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from buffer import budget, outside
+from buffer.database import sync_directory
+from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolTooNew, SpoolUnusable
+from buffer.lane import LaneWriter, nothing, take_lock
+from buffer.outside import LaneStats, find_position, lowest_waiting
+from buffer.rebuild import rebuild
+from buffer.settings import SpoolSettings
+
+__all__ = ["Fault", "Spool", "SpoolStats", "find_position", "lane_directory", "lowest_waiting"]
+
+FORMAT = "1"
+log = structlog.get_logger()
+#: File systems that cannot promise durability, by the name the kernel gives them.
+_UNFIT = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "tmpfs", "ramfs", "9p", "fuse.sshfs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that recovery found, and what it did."""
+
+    lane: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """All lanes together."""
+
+    lanes: list[LaneStats]
+    books: dict[str, int]
+
+
+def lane_directory(spool: Path, spool_id: str, slot: int) -> Path:
+    """Where a slot's lane lives."""
+    return spool / "lanes" / f"{spool_id}-{slot}"
+
+
+class Spool:
+    """One per spool; holds the lock that refuses a second supervisor."""
+
+    def __init__(self, settings: SpoolSettings, lock: int, identity: str) -> None:
+        self.settings = settings
+        self.directory = settings.directory
+        self.id = identity
+        self._lock = lock
+        self._level = 0
+        self.run_directory = _run_directory(self.directory)
+
+    @classmethod
+    def open(cls, settings: SpoolSettings, *, beat: Callable[[], None] = nothing) -> Spool:
+        """Raises SpoolLocked, SpoolTooNew or SpoolUnusable. The ballast goes first, before any lane is opened."""
+        directory = settings.directory
+        beat()
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_file_system(settings)
+            lock = take_lock(directory / "lock")
+        except SpoolError as error:
+            raise type(error)(str(error), error.hint) from error
+        except OSError as error:
+            raise SpoolUnusable(
+                f"cannot use {directory} as a spool: {error.strerror}", "check path, owner and permissions"
+            ) from error
+        try:
+            _release_ballast(directory)
+            (directory / "lanes").mkdir(mode=0o700, exist_ok=True)
+            _check_format(directory)
+            spool = cls(settings, lock, _identity(directory))
+            spool.tend()
+        except OSError as error:
+            os.close(lock)
+            raise SpoolUnusable(
+                f"cannot use {directory} as a spool: {error.strerror}", "check path, owner and permissions"
+            ) from error
+        except BaseException:
+            os.close(lock)
+            raise
+        return spool
+
+    def recover(self, consumers: int, beat: Callable[[], None] = nothing) -> list[Fault]:
+        """Sweep the lanes without a consumer, rebuild damaged indexes. The consumers are stopped."""
+        faults = []
+        for directory in outside.lane_directories(self.directory):
+            beat()
+            mine = directory.name.startswith(f"{self.id}-") and directory.name.rsplit("-", 1)[1].isdigit()
+            try:
+                _quick_check(directory)
+                if not (mine and int(directory.name.rsplit("-", 1)[1]) < consumers):
+                    LaneWriter.open(directory, self.settings, beat=beat).close()
+            except SpoolLocked:
+                continue
+            except (SpoolDamaged, sqlite3.DatabaseError) as error:
+                faults.append(Fault(directory.name, f"index rebuilt: {error}"))
+                rebuild(directory, self.settings, str(error), beat)
+        return faults
+
+    def lanes(self) -> list[LaneStats]:
+        """Each lane's numbers."""
+        return [outside.lane_stats(lane) for lane in outside.lane_directories(self.directory)]
+
+    def stats(self) -> SpoolStats:
+        """All of it."""
+        lanes = self.lanes()
+        return SpoolStats(lanes, outside.books(lanes))
+
+    def level(self, lanes: list[LaneStats] | None = None) -> int:
+        """0 pull, 1 stop."""
+        used = sum(lane.bytes - lane.dead_bytes for lane in (self.lanes() if lanes is None else lanes))
+        free, inodes = outside.free_bytes(self.directory)
+        self._level = budget.level(self.settings, self._level, used, free, inodes, self.has_ballast)
+        return self._level
+
+    @property
+    def has_ballast(self) -> bool:
+        """Whether it is in its place."""
+        return (self.directory / "ballast").exists()
+
+    def tend(self) -> None:
+        """Once a second: give the ballast up on a full disk, make it again when there is room."""
+        free, _ = outside.free_bytes(self.directory)
+        path = self.directory / "ballast"
+        if path.exists():
+            if free < budget.BALLAST_RELEASE:
+                log.error("the disk is full: ballast released, pulling stops", free_bytes=free)
+                path.unlink()
+        elif free >= min(self.settings.min_free_bytes, 1 << 40) + budget.BALLAST_MARGIN:
+            _make_ballast(path)
+
+    def close(self) -> None:
+        """Give the spool back."""
+        os.close(self._lock)
+
+
+def _run_directory(directory: Path) -> Path:
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    run = directory / "run"
+    if not runtime:
+        if run.is_symlink():
+            run.unlink()
+        run.mkdir(mode=0o700, exist_ok=True)
+        return run
+    if run.is_dir() and not run.is_symlink():
+        shutil.rmtree(run)
+    if not run.is_symlink() or run.readlink() != Path(runtime):
+        run.unlink(missing_ok=True)
+        run.symlink_to(runtime)
+    return Path(runtime)
+
+
+def _check_format(directory: Path) -> None:
+    path = directory / "format"
+    if not path.exists():
+        _write_durably(path, FORMAT)
+    found = path.read_text().strip()
+    if not found.isdigit() or int(found) > int(FORMAT):
+        raise SpoolTooNew(
+            f"{directory} has format {found}, this program knows {FORMAT}", "install the version that wrote it"
+        )
+
+
+def _identity(directory: Path) -> str:
+    path = directory / "id"
+    if not path.exists():
+        _write_durably(path, os.urandom(4).hex())
+    return path.read_text().strip()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, text.encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    temporary.replace(path)
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
+def _release_ballast(directory: Path) -> None:
+    free, _ = outside.free_bytes(directory)
+    if free < budget.BALLAST_RELEASE:
+        (directory / "ballast").unlink(missing_ok=True)
+
+
+def _make_ballast(path: Path) -> None:
+    temporary = path.with_name(".ballast.new")
+    with contextlib.suppress(OSError):
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, budget.BALLAST)
+        finally:
+            os.close(file)
+        temporary.replace(path)
+
+
+def _check_file_system(settings: SpoolSettings) -> None:
+    kind = file_system(settings.directory)
+    if kind in _UNFIT and not settings.force_file_system:
+        raise SpoolUnusable(
+            f"{settings.directory} is on {kind}, which cannot keep a promise of durability",
+            "use a local disk with ext4, xfs or btrfs, or set spool.force_file_system = true",
+        )
+
+
+def file_system(path: Path) -> str:
+    """The kernel's name of the file system that holds `path`."""
+    best, kind = "", "unknown"
+    with contextlib.suppress(OSError):
+        real = str(path.resolve())
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _device, where, found = line.split(" ")[:3]
+            inside = real == where or real.startswith(where.rstrip("/") + "/")
+            if inside and len(where) >= len(best):
+                best, kind = where, found
+    return kind
+
+
+def _quick_check(lane: Path) -> None:
+    path = lane / "cache.db"
+    if not path.exists():
+        if any((lane / "v").glob("*.val")):
+            raise SpoolDamaged("the index is missing")
+        return
+    with outside.connection(lane) as db:
+        found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)
+    if found[0] != "ok":
+        raise SpoolDamaged(f"quick_check: {found[0]}")
