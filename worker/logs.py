@@ -1,7 +1,7 @@
 """Our own log lines: one JSON object a line on stderr, under 4 KiB, never an event's body and never a secret.
 
-Lines under 4 KiB from many processes on one pipe are not torn. On a terminal they are rendered for people. The SDK's and
-urllib3's own loggers go through the same lines. Repeated errors are let through once in a while, with a count.
+Lines under 4 KiB from many processes on one pipe are not torn. On a terminal they are rendered for people. The loggers
+of the SDK and of urllib3 go through the same lines. Repeated errors are let through once in a while, with a count.
 """
 
 from __future__ import annotations

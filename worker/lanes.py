@@ -1,0 +1,38 @@
+"""Which lanes a sender serves, and what it has read of each and not yet acked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buffer.lane import LaneReader
+from worker.settle import BatchWork, LetterWork
+
+
+def serves(name: str, spool_id: str, sender: int, senders: int) -> bool:
+    """This spool's lane of slot i: sender i mod M; all others by a hash of the name."""
+    prefix, _, slot = name.rpartition("-")
+    if prefix == spool_id and slot.isdigit():
+        return int(slot) % senders == sender
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % senders == sender
+
+
+@dataclass(slots=True)
+class LaneWork:
+    """One lane in this sender's hands."""
+
+    path: Path
+    reader: LaneReader
+    after: int = 0
+    """The last batch that was read."""
+    batches: dict[int, BatchWork] = field(default_factory=dict)
+    letters: dict[str, LetterWork] = field(default_factory=dict)
+    empty_until: float = 0.0
+    """Nothing more was there; look again then, or when the bell rings."""
+    full: bool = False
+    """The dead letters' quota is reached: not read on."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name

@@ -1,0 +1,430 @@
+"""A sender: drains its lanes to Splunk. Reads, decodes, routes, encodes and packs on the main thread; posts in a pool.
+
+A batch is acked when each of its events is accepted, buried or filtered; a kill repeats the few batches that were open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
+from buffer.lane import LaneReader
+from buffer.outside import lane_directories
+from buffer.values import Batch
+from worker.child import ChildContext
+from worker.decode import Undecodable, open_pull
+from worker.delivery import Delivery
+from worker.encode import Encoded, Encoder
+from worker.holds import Hold
+from worker.lanes import LaneWork, serves
+from worker.logs import get_logger
+from worker.pack import Piece, Request, cut
+from worker.process import Stopping, begin, trim_memory
+from worker.report import Report
+from worker.routes import Router
+from worker.settle import BatchWork, LetterWork
+from worker.verdict import Act, Verdict
+
+log = get_logger()
+#: Seconds between looks for new lanes; between polls where no bell rang; of patience for what is in flight at a stop.
+RESCAN, POLL, STOP_GRACE = 5.0, 1.0, 5.0
+#: Batches, and bytes of them, that one read takes from a lane.
+READ_BATCHES, READ_BYTES = 64, 8 << 20
+EXIT_IO, EXIT_REBUILD = 74, 65
+
+
+def main(context: ChildContext) -> int:
+    """Run until TERM; the exit code."""
+    stopping = begin(context)
+    sender = Sender(context, stopping)
+    try:
+        return sender.run()
+    except SpoolDamaged as error:
+        log.error("the lane's index is damaged", error=str(error), hint=error.hint)
+        return EXIT_REBUILD
+    except SpoolError as error:
+        log.error("the spool fails", error=str(error), hint=error.hint)
+        return EXIT_IO
+    finally:
+        sender.close()
+
+
+class Sender:
+    """One sender process."""
+
+    def __init__(self, context: ChildContext, stopping: Stopping) -> None:
+        self._context = context
+        self._settings = context.settings.hec
+        self._stopping = stopping
+        self._report = Report(context.run_directory / f"{context.name}.json", context.name)
+        self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pool = ThreadPoolExecutor(self._settings.in_flight + 2, thread_name_prefix="post")
+        self._encoder = Encoder(Router(context.settings.routes, self._settings))
+        self.delivery = Delivery(self._settings, self._report, self._submit)
+        self._lanes: dict[str, LaneWork] = {}
+        self._open: dict[str, Request] = {}
+        """Token → the request that is being packed."""
+        self._held_bytes = 0
+        self._rescan_at = self._report_at = 0.0
+        self._credit = 0.0
+        self._credit_at = time.monotonic()
+        self._level = 0
+
+    # threads of the pool
+
+    def _submit(self, work: Callable[[], Callable[[], None]]) -> None:
+        def run() -> None:
+            self._done.put(work())
+            with contextlib.suppress(BlockingIOError, OSError):
+                os.write(self._wake_write, b".")
+
+        self._pool.submit(run)
+
+    # the loop
+
+    def run(self) -> int:
+        """Signals, what came back, acks, what is due, what is new, sleep."""
+        while not self._stopping.is_set():
+            self._turn()
+            if self._stopping.consumers_done.is_set() and self._is_idle():
+                break
+            self._sleep()
+        self._drain()
+        return 0
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._context.board.beat(self._context.index)
+        self._collect()
+        if now >= self._rescan_at:
+            self._rescan_at = now + RESCAN
+            self._rescan()
+        for lane in self._lanes.values():
+            self._settle(lane)
+            self._probe(lane, now)
+            self._send_due(lane)
+        self._fill(now)
+        self._flush()
+        self.delivery.pump(now, self._limit())
+        if now >= self._report_at:
+            self._report_at = now + 1.0
+            self._tell()
+
+    def _limit(self) -> int:
+        """Requests in flight; fewer when memory is short."""
+        return self._settings.in_flight if self._context.board.memory_level < 1 else 1
+
+    def _sleep(self) -> None:
+        bells = {lane.reader.bell(): lane for lane in self._lanes.values()}
+        timeout = min(POLL, max(0.0, self._next_event() - time.monotonic()))
+        with contextlib.suppress(OSError, ValueError):
+            rung, _, _ = select.select([self._wake_read, *bells], [], [], timeout)
+            for fd in rung:
+                if fd in bells:
+                    bells[fd].reader.quiet()
+                    bells[fd].empty_until = 0.0
+                else:
+                    os.read(fd, 4096)
+
+    def _next_event(self) -> float:
+        from worker.endpoint import next_opening
+
+        if self.delivery.queue and self.delivery.in_flight < self._limit():
+            return next_opening(self.delivery.endpoints)
+        return time.monotonic() + POLL
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                finish = self._done.get_nowait()
+            except Empty:
+                return
+            finish()
+
+    # lanes
+
+    def _rescan(self) -> None:
+        context = self._context
+        spool = context.settings.spool.directory
+        for directory in lane_directories(spool):
+            if directory.name not in self._lanes and serves(
+                directory.name, context.spool_id, context.slot, context.senders
+            ):
+                self._open_lane(directory)
+
+    def _open_lane(self, directory: Path) -> None:
+        if not (directory / "cache.db").exists():
+            return  # its consumer is just making it
+        try:
+            reader = LaneReader.open(directory, self._context.settings.spool, beat=self._beat)
+        except SpoolLocked:
+            return
+        except SpoolUnusable as error:
+            log.warning("lane cannot be opened now", lane=directory.name, error=str(error), hint=error.hint)
+            return
+        lane = self._lanes[directory.name] = LaneWork(directory, reader)
+        for key in reader.parked():
+            kind, _, name = key.partition(":")
+            self.delivery.holds.begin(kind, name, time.monotonic(), "refused before the restart", "it is probed")
+        for endpoint in self.delivery.endpoints:
+            if known := reader.recall(f"max_bytes {endpoint.url}"):
+                endpoint.max_bytes = min(endpoint.max_bytes, int(known))
+        log.debug("lane opened", lane=lane.name)
+
+    def _beat(self) -> None:
+        self._context.board.beat(self._context.index)
+
+    # settling
+
+    def _settle(self, lane: LaneWork) -> None:
+        done = [work for work in lane.batches.values() if work.done]
+        if done:
+            self._ack(lane, done)
+        fated = [work for work in lane.letters.values() if work.done]
+        if fated:
+            self._settle_letters(lane, fated)
+
+    def _ack(self, lane: LaneWork, done: list[BatchWork]) -> None:
+        from buffer.values import Tally
+
+        totals: dict[str, dict[str, int]] = {"decoded": {}, "delivered": {}, "filtered": {}}
+        for work in done:
+            for name, total in totals.items():
+                for route, events in getattr(work, name).items():
+                    total[route] = total.get(route, 0) + events
+        lane.reader.ack(
+            [work.batch for work in done],
+            [letter for work in done for letter in work.buried],
+            Tally(**totals),
+            [one for work in done for one in work.set_aside],
+        )
+        now = time.time()
+        for work in done:
+            del lane.batches[work.batch.id]
+            self._held_bytes -= work.bytes
+            arrived = min((p.arrived or p.pulled for p in work.batch.pulls), default=now)
+            self._report.observe("arrival_to_accepted_seconds", max(0.0, now - arrived))
+
+    def _settle_letters(self, lane: LaneWork, fated: list[LetterWork]) -> None:
+        now = time.monotonic()
+        lane.reader.settle_dead(
+            [work.letter for work in fated if work.delivered], [work.refused for work in fated if work.refused]
+        )
+        for work in fated:
+            del lane.letters[work.letter.sls_id]
+            if work.probe:
+                self._probed(work, now)
+
+    def _probed(self, work: LetterWork, now: float) -> None:
+        hold = self.delivery.holds.active.get(work.letter.hold)
+        if hold is None:
+            return
+        if work.delivered or (work.refused and work.refused.hold != hold.key):
+            self._end_hold(hold)
+        else:
+            import random
+
+            hold.failed(now, random.random())
+
+    def _end_hold(self, hold: Hold) -> None:
+        self.delivery.holds.end(hold.key)
+        released = sum(lane.reader.release(hold.key) for lane in self._lanes.values())
+        self._report.release(hold.kind, hold.name)
+        log.info("hold has ended", kind=hold.kind, name=hold.name, events=released)
+
+    # dead letters that go out again
+
+    def _probe(self, lane: LaneWork, now: float) -> None:
+        for hold in list(self.delivery.holds.active.values()):
+            if not hold.may_probe(now):
+                continue
+            letter = lane.reader.oldest_parked(hold.key)
+            if letter is not None and letter.sls_id not in lane.letters:
+                hold.probing = True
+                self._post_letter(lane, LetterWork(lane.name, letter, probe=True))
+            elif letter is None and not self._parked_anywhere(hold):
+                self._end_hold(hold)
+
+    def _parked_anywhere(self, hold: Hold) -> bool:
+        waiting = any(
+            letter.hold == hold.key
+            for lane in self._lanes.values()
+            for w in lane.batches.values()
+            for letter in w.buried
+        )
+        return waiting or any(hold.key in lane.reader.parked() for lane in self._lanes.values())
+
+    def _send_due(self, lane: LaneWork) -> None:
+        if len(lane.letters) >= 200 or len(self.delivery.queue) > 2 * self._settings.in_flight:
+            return
+        for letter in lane.reader.due(200, READ_BYTES):
+            if letter.sls_id not in lane.letters:
+                self._post_letter(lane, LetterWork(lane.name, letter))
+
+    def _post_letter(self, lane: LaneWork, work: LetterWork) -> None:
+        lane.letters[work.letter.sls_id] = work
+        encoded = self._encoder.encode_letter(work.letter)
+        request = Request(encoded.spans[0].token)
+        request.add(Piece(work, encoded, 0, 0, 1))
+        if work.probe:
+            self.delivery.queue.appendleft(request)
+        else:
+            self._pack(request.pieces[0], request.token)
+
+    # new batches
+
+    def _fill(self, now: float) -> None:
+        """Read on while there is room, a little of each lane in turn."""
+        for lane in self._lanes.values():
+            if now < lane.empty_until or not self._room(now):
+                continue
+            lane.full = not lane.reader.may_bury()
+            if lane.full:
+                continue
+            batches = lane.reader.read(
+                lane.after, READ_BATCHES, min(READ_BYTES, self._context.max_in_flight_bytes // 4)
+            )
+            if not batches:
+                lane.empty_until = now + POLL
+            for batch in batches:
+                lane.after = batch.id
+                self._take_apart(lane, batch)
+                self._beat()
+                self.delivery.pump(time.monotonic(), self._limit())
+
+    def _room(self, now: float) -> bool:
+        if (
+            self._held_bytes >= self._context.max_in_flight_bytes
+            or self.delivery.acks.bytes >= self._settings.max_unacked_bytes
+        ):
+            return False
+        if len(self.delivery.queue) > 2 * self._settings.in_flight:
+            return False
+        return self._may_spend(now)
+
+    def _may_spend(self, now: float) -> bool:
+        """This sender's share of max_bytes_per_second."""
+        limit = self._settings.max_bytes_per_second / self._context.senders
+        if not limit:
+            return True
+        self._credit = min(self._credit + (now - self._credit_at) * limit, limit)
+        self._credit_at = now
+        return self._credit > 0
+
+    def _take_apart(self, lane: LaneWork, batch: Batch) -> None:
+        work = lane.batches[batch.id] = BatchWork(lane.name, batch, bytes=batch.bytes)
+        for place, pull in enumerate(batch.pulls):
+            try:
+                encoded = self._encoder.encode(pull, open_pull(pull))
+            except Undecodable as error:
+                work.set_aside.append((batch, place, str(error)))
+                log.error(
+                    "body cannot be decoded: set aside", error=str(error), source=pull.source, shard=pull.key.shard,
+                    begin=pull.begin, next=pull.next, groups=pull.groups, hint="fetch it again with sls-siem replay",
+                )  # fmt: skip
+                continue
+            self._queue_events(work, place, encoded)
+        work.encoded = True
+        self._held_bytes += work.bytes
+
+    def _queue_events(self, work: BatchWork, place: int, encoded: Encoded) -> None:
+        work.bytes += len(encoded.data)
+        work.pending += len(encoded)
+        self._credit -= len(encoded.data)
+        for mine, theirs in ((work.decoded, encoded.decoded), (work.filtered, encoded.filtered)):
+            for route, events in theirs.items():
+                mine[route] = mine.get(route, 0) + events
+        for span in encoded.spans:
+            piece = Piece(work, encoded, place, span.first, span.count)
+            hold = self.delivery.holds.of(span)
+            if hold is None:
+                self._pack(piece, span.token)
+            else:
+                self._park(work, piece, hold)
+
+    def _park(self, work: BatchWork, piece: Piece, hold: Hold) -> None:
+        verdict = Verdict(Act.HOLD, 0, -1, hold.error)
+        for event in range(piece.count):
+            self.delivery.bury_event(work, piece.cut(event, 1), "parked", hold.key, verdict)
+
+    # packing
+
+    def _pack(self, piece: Piece, token: str) -> None:
+        limit = min(e.max_bytes for e in self.delivery.endpoints)
+        for part in cut(piece, limit):
+            request = self._open.setdefault(token, Request(token))
+            if request.events and request.bytes + part.bytes > limit:
+                self.delivery.queue.append(request)
+                request = self._open[token] = Request(token)
+            request.add(part)
+
+    def _flush(self) -> None:
+        """Nothing more is at hand: what is packed goes as it is."""
+        if self.delivery.in_flight and self.delivery.queue:
+            return  # there is enough to do: let it grow
+        for token, request in list(self._open.items()):
+            if request.events:
+                self.delivery.queue.append(request)
+            del self._open[token]
+
+    # the end
+
+    def _is_idle(self) -> bool:
+        waiting = any(lane.batches or lane.letters or not lane.empty_until for lane in self._lanes.values())
+        return not waiting and not self.delivery.queue and not self.delivery.in_flight and not self._open
+
+    def _drain(self) -> None:
+        """Finish what is in flight, ack what is settled; the rest stays in the spool."""
+        deadline = time.monotonic() + STOP_GRACE
+        self.delivery.queue.clear()
+        while (self.delivery.in_flight or self.delivery.acks.count) and time.monotonic() < deadline:
+            self._beat()
+            self._sleep()
+            self._collect()
+            self.delivery.queue.clear()
+            self.delivery.pump(time.monotonic(), 0)
+        for lane in self._lanes.values():
+            self._settle(lane)
+        self._tell()
+
+    def close(self) -> None:
+        """Give everything back; requests still out are abandoned."""
+        for lane in self._lanes.values():
+            lane.reader.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        os.close(self._wake_read)
+
+    def _tell(self) -> None:
+        """Once a second: numbers, holds, learned caps."""
+        level = self._context.board.memory_level
+        if level != self._level or level:
+            trim_memory()
+            self._level = level
+        self._report.set("hec_in_flight", self.delivery.in_flight, child=self._context.name)
+        self._report.set("hec_unacked_bytes", self.delivery.acks.bytes, child=self._context.name)
+        for hold in self.delivery.holds.active.values():
+            events = sum(lane.reader.parked().get(hold.key, 0) for lane in self._lanes.values())
+            probe = time.time() + max(0.0, hold.next_probe - time.monotonic())
+            self._report.hold(hold.kind, hold.name, hold.error, hold.hint, events=events, next_probe=probe)
+        for lane in self._lanes.values():
+            if lane.full:
+                self._report.hold(
+                    "dead", lane.name, "the dead letters' quota is reached", "sls-siem dead ls; replay or purge them"
+                )
+            else:
+                self._report.release("dead", lane.name)
+            for endpoint in self.delivery.endpoints:
+                name = f"max_bytes {endpoint.url}"
+                if endpoint.max_bytes < self._settings.max_request_bytes and lane.reader.recall(name) != str(
+                    endpoint.max_bytes
+                ):
+                    lane.reader.remember(name, str(endpoint.max_bytes))
+        self._report.write()

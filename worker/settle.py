@@ -1,0 +1,83 @@
+"""What becomes of each event of what was read: when all of a batch's are settled, it is acked in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from buffer.values import Batch, DeadLetter, Tally
+from worker.encode import Encoded
+
+
+def raised(counts: dict[str, int], name: str, by: int) -> None:
+    """Count."""
+    counts[name] = counts.get(name, 0) + by
+
+
+@dataclass(slots=True)
+class BatchWork:
+    """A batch that was read and not yet acked."""
+
+    lane: str
+    batch: Batch
+    pending: int = 0
+    """Events out or waiting to go out."""
+    encoded: bool = False
+    """All its pulls have been taken apart."""
+    decoded: dict[str, int] = field(default_factory=dict)
+    delivered: dict[str, int] = field(default_factory=dict)
+    filtered: dict[str, int] = field(default_factory=dict)
+    buried: list[DeadLetter] = field(default_factory=list)
+    set_aside: list[tuple[Batch, int, str]] = field(default_factory=list)
+    bytes: int = 0
+    """Compressed and encoded together: what it holds of the memory."""
+
+    def accept(self, encoded: Encoded, first: int, count: int) -> None:
+        """These were taken by Splunk."""
+        self.pending -= count
+        for span in encoded.spans:
+            shared = min(span.first + span.count, first + count) - max(span.first, first)
+            if shared > 0:
+                raised(self.delivered, span.route, shared)
+
+    def bury(self, letter: DeadLetter) -> None:
+        """This one was refused, or waits for a hold."""
+        self.pending -= 1
+        self.buried.append(letter)
+
+    @property
+    def done(self) -> bool:
+        """Whether it can be acked."""
+        return self.encoded and self.pending == 0
+
+    @property
+    def tally(self) -> Tally:
+        """For the books."""
+        return Tally(self.decoded, self.delivered, self.filtered)
+
+
+@dataclass(slots=True)
+class LetterWork:
+    """A dead letter that is sent again: due, or the probe of a hold."""
+
+    lane: str
+    letter: DeadLetter
+    probe: bool = False
+    delivered: bool = False
+    refused: DeadLetter | None = None
+
+    def accept(self, encoded: Encoded, first: int, count: int) -> None:
+        """Taken by Splunk."""
+        del encoded, first, count
+        self.delivered = True
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Refused again."""
+        self.refused = letter
+
+    @property
+    def done(self) -> bool:
+        """Whether its fate is known."""
+        return self.delivered or self.refused is not None
+
+
+Work = BatchWork | LetterWork
