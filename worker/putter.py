@@ -1,0 +1,206 @@
+"""The one thread that writes to the lane: all pulls that wait become one put, and each reader gets its answer.
+
+A put answers when it is durable. When the disk is full or broken nothing was stored: the pulls wait here, the hold
+`disk` says why, and those whose fence has fallen meanwhile are thrown away, because SLS has them.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull
+from buffer.lane import LaneWriter
+from buffer.outside import free_bytes
+from buffer.settings import SpoolSettings
+from buffer.values import Answer, Position, Pull, ShardKey
+from worker.backoff import next_wait
+from worker.logs import get_logger
+from worker.report import Report
+
+log = get_logger()
+MAX_BYTES = 8 << 20
+MAX_PULLS = 256
+#: Seconds after which a put that has not returned is a hang.
+PUT_SECONDS = 120.0
+
+
+class Ticket:
+    """A pull on its way to the disk."""
+
+    __slots__ = ("_done", "_leave", "alive", "answer", "pull")
+
+    def __init__(self, pull: Pull, alive: Callable[[], bool], leave: Callable[[], None]) -> None:
+        self.pull = pull
+        self._leave = leave
+        self.alive = alive
+        """False: throw it away."""
+        self.answer: Answer | None = None
+        """None: not stored."""
+        self._done = threading.Event()
+
+    def settle(self, answer: Answer | None) -> None:
+        """The putter's last word. The pull's room is given back here, as its reader may be waiting for room."""
+        self.answer = answer
+        self._leave()
+        self._done.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer."""
+        return self._done.is_set()
+
+    def wait(self) -> Answer | None:
+        """The answer: durable, or not stored."""
+        self._done.wait()
+        return self.answer
+
+
+class Putter:
+    """Owns the LaneWriter; everything that writes to it goes through one lock."""
+
+    def __init__(self, writer: LaneWriter, settings: SpoolSettings, report: Report) -> None:
+        self._writer = writer
+        self._settings = settings
+        self._report = report
+        self._lane = threading.Lock()
+        self._queue: deque[Ticket] = deque()
+        self._filled = threading.Condition()
+        self._closing = False
+        self._trouble_since = 0.0
+        self._age = (0.0, 0.0)
+        self.stopping = False
+        """Asked to stop: what cannot be put at once is thrown away."""
+        self.deadline = float("inf")
+
+    @property
+    def blocked(self) -> bool:
+        """The disk does not take; no use in pulling."""
+        return self._trouble_since > 0
+
+    def submit(self, ticket: Ticket) -> None:
+        """Into the next put."""
+        with self._filled:
+            self._queue.append(ticket)
+            self._filled.notify()
+
+    def run(self) -> None:
+        """Until closed and empty."""
+        while True:
+            with self._filled:
+                while not self._queue and not self._closing:
+                    self._filled.wait()
+                if not self._queue:
+                    return
+                tickets = take(self._queue)
+            self._put(tickets)
+
+    def close(self) -> None:
+        """No more tickets will come."""
+        with self._filled:
+            self._closing = True
+            self._filled.notify()
+
+    def _put(self, tickets: list[Ticket]) -> None:
+        while tickets:
+            dead = [ticket for ticket in tickets if not ticket.alive()]
+            for ticket in dead:
+                ticket.settle(None)
+            tickets = [ticket for ticket in tickets if not ticket.settled]
+            if not tickets:
+                return
+            try:
+                answers = self._try([ticket.pull for ticket in tickets])
+            except SpoolDamaged:
+                for ticket in tickets:
+                    ticket.settle(None)
+                raise
+            except SpoolError as error:
+                self._hold(error, tickets)
+                continue
+            self._released()
+            for ticket, answer in zip(tickets, answers, strict=True):
+                ticket.settle(answer)
+            return
+
+    def _try(self, pulls: list[Pull]) -> list[Answer]:
+        need_room(self._settings)
+        self.deadline = time.monotonic() + PUT_SECONDS
+        try:
+            with self._lane:
+                return self._writer.put(pulls)
+        finally:
+            self.deadline = float("inf")
+
+    def _hold(self, error: SpoolError, tickets: list[Ticket]) -> None:
+        now = time.monotonic()
+        self._trouble_since = self._trouble_since or now
+        wait = next_wait(now - self._trouble_since, random.random())
+        if self._report.hold("disk", "spool", str(error), error.hint, next_probe=time.time() + wait):
+            log.error("the spool does not take", error=str(error), hint=error.hint)
+        until = now + wait
+        while time.monotonic() < until and not self.stopping:
+            time.sleep(0.1)
+        if self.stopping:
+            for ticket in tickets:
+                ticket.settle(None)
+
+    def _released(self) -> None:
+        if self._trouble_since:
+            self._trouble_since = 0.0
+            if self._report.release("disk", "spool"):
+                log.info("the spool takes again")
+
+    def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
+        """See LaneWriter."""
+        with self._lane:
+            self._writer.start_epoch(key, epoch, checkpoint)
+
+    def note_checkpoints(self, rows: Mapping[ShardKey, tuple[int, int]]) -> None:
+        """See LaneWriter."""
+        with self._lane:
+            self._writer.note_checkpoints(rows)
+
+    def position(self, key: ShardKey) -> Position | None:
+        """Of this lane."""
+        with self._lane:
+            return self._writer.position(key)
+
+    def add_lost(self, source: str, groups: int) -> None:
+        """See LaneWriter."""
+        with self._lane:
+            self._writer.add_lost(source, groups)
+
+    def backlog_age(self) -> float:
+        """Seconds; looked up once a second."""
+        now = time.monotonic()
+        looked, age = self._age
+        if now - looked >= 1.0:
+            with self._lane:
+                age = self._writer.backlog_age()
+            self._age = (now, age)
+        return age
+
+
+def take(queue: deque[Ticket]) -> list[Ticket]:
+    """From the front: at least one, at most what one put shall hold."""
+    taken = [queue.popleft()]
+    size = len(taken[0].pull.body)
+    while queue and len(taken) < MAX_PULLS and size + len(queue[0].pull.body) <= MAX_BYTES:
+        taken.append(queue.popleft())
+        size += len(taken[-1].pull.body)
+    return taken
+
+
+def need_room(settings: SpoolSettings) -> None:
+    """SpoolFull where the file system has less left than it must keep."""
+    free, _ = free_bytes(Path(settings.directory))
+    if free < settings.min_free_bytes:
+        raise SpoolFull(
+            f"{free >> 20} MiB free in {settings.directory}, {settings.min_free_bytes >> 20} MiB must stay free",
+            "free disk space, or lower spool.min_free_bytes; consumers go on by themselves",
+        )
