@@ -6,6 +6,7 @@ that tells the supervisor what to do: 65 rebuild my lane's index, 74 the spool c
 
 from __future__ import annotations
 
+import contextvars
 import re
 import socket
 import threading
@@ -93,6 +94,8 @@ class Consumer:
                 self._each_second()
             if self._stopping.is_set():
                 self._putter.stopping = True
+                for heart in self._hearts:
+                    heart.member.wake.set()
                 if not any(thread.is_alive() for thread in threads):
                     break
                 time.sleep(0.02)
@@ -133,7 +136,8 @@ class Consumer:
                 self._failures.append(error)
                 self._stopping.set()
 
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        # In a copy of our context: it holds what every log line of this process says.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(guarded,), name=name, daemon=True)
         thread.start()
         return thread
 

@@ -77,6 +77,7 @@ class House:
         self.spool.close()
 
     def start(self, slot: int = 0, **changes: Any) -> None:
+        (self.spool.run_directory / f"consumer-{slot}.json").unlink(missing_ok=True)
         context = replace(self.context, slot=slot, index=slot, **changes)
         process = _SPAWN.Process(target=run_consumer, args=(context,), name=f"consumer-{slot}")
         process.start()
@@ -137,3 +138,9 @@ def stored(sls: SlsEmulator) -> Counter[tuple[int, int]]:
 
 def body_of(pull: Pull) -> bytes:
     return decompress(pull.body, pull.codec, pull.raw_size)
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes that a process ever had resident."""
+    line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
+    return int(line.split()[1]) << 10

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from buffer.lane import LaneReader
+from buffer.spool import lane_directory
 from tests.emulators.sls import SlsEmulator
-from tests.worker.consuming import House, body_of, source_of, stored
+from tests.emulators.sls_calls import Knobs
+from tests.emulators.sls_client import SlsClient
+from tests.waiting import poll
+from tests.worker.consuming import House, body_of, peak_memory, source_of, stored
 
 
 def test_everything_sls_holds_is_in_the_lane_once_and_checkpointed(tmp_path: Path) -> None:
@@ -32,3 +41,228 @@ def test_it_speaks_https_with_a_private_ca_and_both_signatures(tmp_path: Path, r
             assert house.wait() == 0
             assert house.groups() == stored(sls)
             assert sls.drained("siem")
+
+
+def test_killed_at_any_moment_it_goes_on_without_loss_and_without_a_copy(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=300_000)) as sls:
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            for _ in range(5):
+                sls.fill(12_000)
+                house.start()
+                poll(lambda: house.report()["facts"]["shards"], "shards are held")
+                time.sleep(chance.uniform(0, 0.8))
+                house.kill()
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_split_and_a_merge_are_followed_to_the_end(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls:
+        sls.fill(10_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            sls.split(0)
+            sls.fill(10_000)
+            sls.merge(2)
+            sls.fill(10_000)
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_children_of_an_empty_parent_are_released_in_an_ordered_group(tmp_path: Path) -> None:
+    """The SDK's own consumer never saves a checkpoint of an empty shard, and its children wait for ever."""
+    with SlsEmulator(shards=1) as sls:
+        with SlsClient(sls) as client:
+            client.sdk.create_consumer_group("p", "l", "siem", 6, in_order=True)
+        sls.split(0)
+        sls.fill(4_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_start_end_takes_only_what_comes_later_and_holds_for_all_shards(tmp_path: Path) -> None:
+    with SlsEmulator(shards=4) as sls:
+        sls.fill(5_000)
+        before = stored(sls)
+        with House(tmp_path / "spool", source_of(sls, start="end")) as house:
+            house.start()
+            poll(lambda: len(house.report()["facts"]["shards"]) == 4, "all shards are held")
+            sls.fill(5_000)
+            house.wait_drained(sls)
+            forced = [one for one in sls.store().checkpoints if one.force]
+            assert sorted(one.shard for one in forced) == [0, 1, 2, 3]
+            assert house.stop() == 0
+            assert house.groups() == stored(sls) - before
+
+
+def test_what_retention_took_is_counted_exactly_and_reading_goes_on(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=300_000)) as sls:
+        sls.fill(2_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            had = house.groups()
+            at = sls.store().shards[0].end
+            sls.fill(5_000)
+            begin = sls.trim(0, (at - sls.store().shards[0].first) + 17)
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            lost = begin - at
+            assert lost > 0
+            assert house.groups() == had + Counter((0, n) for n in range(begin, sls.store().shards[0].end))
+            counters = house.spool.lanes()[0].counters
+            assert counters["lost_to_retention_groups", "audit"] == lost
+
+
+def test_a_wrong_key_is_a_hold_with_a_remedy_and_ends_when_the_key_is_right(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(1_000)
+        keys = tmp_path / "keys.json"
+        keys.write_text(json.dumps({"access_key_id": "ak", "access_key_secret": "wrong"}))
+        with House(tmp_path / "spool", source_of(sls, credentials_file=keys)) as house:
+            house.start()
+            poll(house.hold, "a hold", 10)
+            hold = house.hold()
+            assert hold is not None
+            assert "SignatureNotMatch" in hold["error"]
+            assert "access_key" in hold["hint"]
+            assert "wrong" not in json.dumps(hold)
+            asked = sum(sls.service.counts.values())
+            time.sleep(2)
+            assert sum(sls.service.counts.values()) - asked <= 8
+            keys.write_text(json.dumps({"access_key_id": "ak", "access_key_secret": "sk"}))
+            house.wait_drained(sls)
+            poll(lambda: house.hold() is None, "the hold ends")
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("ConsumerNotMatch", 404), ("ConsumerNotExsit", 400), ("ShardNotExsit", 404)]
+)
+def test_a_shard_that_is_taken_away_is_no_error_and_is_read_again_when_it_is_back(
+    tmp_path: Path, code: str, status: int
+) -> None:
+    with SlsEmulator(shards=2) as sls:
+        sls.fill(3_000)
+        fault = sls.faults.add("status", "checkpoint", shard=1, status=status, code=code, count=1)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.hold() is None
+            assert fault.happened == 1
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "flip", "wrong_count", "wrong_size", "cut", "truncate", "no_headers"])
+def test_a_bad_body_is_asked_for_again_and_never_believed(tmp_path: Path, kind: str) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=300_000)) as sls:
+        sls.fill(3_000)
+        fault = sls.faults.add(kind, "pull", count=2)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert fault.happened == 2
+            pulls = house.pulls()
+            assert house.groups() == stored(sls)
+            assert not any(pull.suspect for pull in pulls)
+            for pull in pulls:
+                body_of(pull)
+
+
+def test_the_same_bad_body_three_times_is_spooled_as_suspect_and_the_shard_goes_on(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=300_000)) as sls:
+        sls.fill(3_000)
+        sls.faults.add("garbage", "pull", count=3)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+            assert [pull.suspect for pull in house.pulls()].count(True) == 1
+
+
+def test_a_body_that_would_blow_up_is_refused_while_it_is_small(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(2_000)
+        fault = sls.faults.add("bomb", "pull", count=2)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert fault.happened == 2
+            peak = peak_memory(house.processes[0].pid)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+            assert peak < 400 << 20
+
+
+def test_two_slots_share_the_shards_and_a_killed_one_is_replaced_by_the_other(tmp_path: Path) -> None:
+    with SlsEmulator(shards=4, knobs=Knobs(max_pull_bytes=300_000)) as sls:
+        sls.fill(20_000)
+        with House(tmp_path / "spool", source_of(sls), consumers=2) as house:
+            house.start(0)
+            house.start(1)
+            poll(lambda: len(set(sls.owners("siem").values())) == 2, "both hold shards")
+            house.kill(1)
+            sls.fill(20_000)
+            house.wait_drained(sls)
+            assert house.stop(0) == 0
+            assert house.groups() == stored(sls), "one spool: positions of the other lane are known too"
+
+
+def test_once_ends_when_all_that_was_there_is_put_and_checkpointed(tmp_path: Path) -> None:
+    with SlsEmulator(shards=3) as sls:
+        sls.fill(10_000)
+        with House(tmp_path / "spool", source_of(sls), consumers=2, once=True) as house:
+            house.start(0)
+            house.start(1)
+            assert house.wait(0) == 0
+            assert house.wait(1) == 0
+            assert sls.drained("siem")
+            assert house.groups() == stored(sls)
+
+
+def test_delivered_checkpoints_do_not_pass_what_waits_in_the_spool(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(3_000)
+        shard = sls.store().shards[0]
+        with House(tmp_path / "spool", source_of(sls), checkpoint="delivered") as house:
+            house.start()
+            poll(lambda: house.groups() == stored(sls), "everything is in the lane")
+            time.sleep(2.5)
+            assert sls.checkpoints("siem")[0] == shard.first
+            directory = lane_directory(house.settings.directory, house.spool.id, 0)
+            reader = LaneReader.open(directory, house.settings)
+            reader.ack(reader.read(0, 1000, 1 << 40))
+            reader.close()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+
+
+def test_the_reported_numbers_name_every_shard(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls:
+        sls.fill(1_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            poll(lambda: len(house.report()["facts"]["shards"]) == 2, "both are shown")
+            poll(lambda: all(one["retention_left_seconds"] for one in house.report()["facts"]["shards"]), "retention")
+            report = house.report()
+            assert {(one["source"], one["shard"]) for one in report["facts"]["shards"]} == {("audit", 0), ("audit", 1)}
+            assert all(0 <= one["lag_seconds"] < 15 for one in report["facts"]["shards"])
+            assert report["metrics"]["shards_held"] == [[{"child": "consumer-0"}, 2]]
+            assert {"lag_seconds", "retention_left_seconds", "checkpoint_age_seconds"} <= report["metrics"].keys()
+            assert house.board.last_beat(0) > 0
+            assert house.stop() == 0

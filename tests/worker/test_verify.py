@@ -1,0 +1,83 @@
+"""A body is believed only when it is whole, as long and as many as announced; and refused before it takes memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import lz4.block
+import pytest
+import zstd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.emulators.generator import Generator
+from tests.emulators.generator_wire import frame
+from worker.verify import MAX_RAW, Unverified, check, count_groups, decompress, zstd_bound
+
+RAW = b"".join(frame(made.data) for made in Generator(3).groups(2_000))
+GROUPS = sum(1 for _ in Generator(3).groups(2_000))
+PACK = {"lz4": lambda raw: lz4.block.compress(raw, store_size=False), "zstd": lambda raw: zstd.compress(raw, 1)}
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_a_sound_body_passes(codec: str) -> None:
+    assert check(PACK[codec](RAW), codec, len(RAW), GROUPS) == RAW
+
+
+def test_a_plain_body_passes() -> None:
+    assert check(RAW, "", len(RAW), GROUPS) == RAW
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", ""])
+@pytest.mark.parametrize(("size", "count"), [(1, 0), (-1, 0), (0, 1), (0, -1)])
+def test_a_wrong_size_or_count_does_not(codec: str, size: int, count: int) -> None:
+    body = PACK[codec](RAW) if codec else RAW
+    with pytest.raises(Unverified):
+        check(body, codec, len(RAW) + size, GROUPS + count)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@given(data=st.data())
+def test_cut_or_random_bytes_end_in_one_error(codec: str, data: st.DataObject) -> None:
+    body = PACK[codec](RAW)
+    cut = data.draw(st.integers(0, len(body) - 1))
+    with pytest.raises(Unverified):
+        check(body[:cut], codec, len(RAW), GROUPS)
+    noise = data.draw(st.binary(max_size=200))
+    with pytest.raises(Unverified):
+        check(noise, codec, len(RAW), GROUPS)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_a_bomb_takes_no_memory(codec: str) -> None:
+    zeros = b"\0" * (48 << 20)
+    body = PACK[codec](zeros)
+    twice = body + body if codec == "zstd" else body
+    del zeros
+    tracemalloc.start()
+    try:
+        for size in (1000, MAX_RAW + 1, 1 << 40, 0, -5):
+            with pytest.raises(Unverified):
+                decompress(twice, codec, size)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zstd_frame_says_how_long_it_is_whatever_its_size() -> None:
+    for size in (1, 255, 256, 257, 65_791, 65_792, 70_000, 1 << 20):
+        assert zstd_bound(zstd.compress(b"x" * size, 1)) == size
+    with pytest.raises(Unverified, match="one whole"):
+        zstd_bound(zstd.compress(b"x", 1) * 2)
+
+
+@pytest.mark.parametrize("raw", [b"\x0a", b"\x0a\x05abc", b"\x12\x00", b"\x0a\xff\xff\xff\xff\xff\xff", b"\x0a\x80"])
+def test_what_is_no_list_of_groups_is_refused(raw: bytes) -> None:
+    with pytest.raises(Unverified):
+        count_groups(raw)
+
+
+def test_groups_are_counted() -> None:
+    assert count_groups(b"") == 0
+    assert count_groups(b"\x0a\x00" * 3) == 3
+    assert count_groups(b"\x0a\x80\x01" + b"x" * 128) == 1
