@@ -70,16 +70,25 @@ class Lane:
             raise
         return lane
 
+    @classmethod
+    def attach(cls, directory: Path, settings: SpoolSettings) -> Self:
+        """Beside the one who has the lock: only for single transactions of an operator's."""
+        return cls(directory, settings, open_cache(directory), os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
+
     def _opened(self, beat: Callable[[], None]) -> None:
         """What a side does once it is open."""
 
+    def ring(self) -> None:
+        """Wake the reader."""
+        self._bell.ring()
+
     @property
-    def _disk(self) -> DurableDisk:
+    def disk(self) -> DurableDisk:
         disk: DurableDisk = self._cache.disk
         return disk
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[Callable[..., sqlite3.Cursor]]:
+    def transaction(self, what: str) -> Iterator[Callable[..., sqlite3.Cursor]]:
         """One top-level transaction of diskcache's; its errors and SQLite's leave as ours."""
         try:
             with self._cache._transact() as (sql, _cleanup):
@@ -87,7 +96,7 @@ class Lane:
         except (sqlite3.Error, diskcache.Timeout, OSError) as error:
             raise classify(error, what) from error
 
-    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             rows: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -97,7 +106,7 @@ class Lane:
     def close(self) -> None:
         """Give back files and lock."""
         self._cache.close()
-        self._disk.close()
+        self.disk.close()
         self._bell.close()
         os.close(self._lock)
 
@@ -139,14 +148,14 @@ class LaneWriter(Lane):
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
         """Remove files that no row names: what a crash left between writing and committing. How many."""
-        named = {row[0] for row in self._rows("SELECT filename FROM Cache")}
+        named = {row[0] for row in self.rows("SELECT filename FROM Cache")}
         removed = 0
         limit = time.time() - 60
         for entry in os.scandir(self.directory / "v"):
             beat()
             # The reader writes dead letters here at any time: what is young may be about to be committed.
             if f"v/{entry.name}" not in named and (entry.stat().st_mtime < limit or not self._reader_alive()):
-                self._disk.remove(f"v/{entry.name}")
+                self.disk.remove(f"v/{entry.name}")
                 removed += 1
         return removed
 
@@ -176,12 +185,12 @@ class LaneWriter(Lane):
         pieces = body.pack(body.BATCH, sequence, now, described, [pull.body for pull in stored])
         what = f"a batch in lane {self.directory.name}"
         try:
-            size, mode, file, _ = self._disk.store(pieces, read=False)
+            size, mode, file, _ = self.disk.store(pieces, read=False)
         except OSError as error:
             raise classify(error, what) from error
         committing = False
         try:
-            with self._transaction(what) as sql:
+            with self.transaction(what) as sql:
                 self._insert(sql, sequence, now, file, size, mode, stored, described)
                 for key, position in changed.items():
                     save_position(sql, key, position)
@@ -193,7 +202,7 @@ class LaneWriter(Lane):
         self._bell.ring()
 
     def _next_sequence(self) -> int:
-        last = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'batch'")
+        last = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'batch'")
         self._sequence = max(getattr(self, "_sequence", 0), last[0][0] if last else 0) + 1
         return self._sequence
 
@@ -212,7 +221,7 @@ class LaneWriter(Lane):
         """Before the COMMIT the file goes; after it the outcome is unknown and the file stays for the sweep."""
         self._positions.clear()
         if not committing:
-            self._disk.remove(file)
+            self.disk.remove(file)
         elif not isinstance(error, SpoolFull):
             self._doubtful = True
 
@@ -220,8 +229,8 @@ class LaneWriter(Lane):
         """After a failed COMMIT nothing is believed until a checkpoint of the whole journal succeeds."""
         try:
             self._cache.close()
-            if self._rows("PRAGMA journal_mode")[0][0] == "wal":
-                busy = self._rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
+            if self.rows("PRAGMA journal_mode")[0][0] == "wal":
+                busy = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
                 if busy:
                     raise SpoolUnusable("the journal is in use", "it is tried again")
             else:
@@ -238,7 +247,7 @@ class LaneWriter(Lane):
         """Rollback journal: the index as the page cache has it, in a new file, flushed and put in place."""
         fresh = self.directory / "cache.db.new"
         fresh.unlink(missing_ok=True)
-        self._rows(f"VACUUM INTO '{fresh}'")
+        self.rows(f"VACUUM INTO '{fresh}'")
         file = os.open(fresh, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.fsync(file)
@@ -251,14 +260,14 @@ class LaneWriter(Lane):
     def position(self, key: ShardKey) -> Position | None:
         """Of this lane."""
         if key not in self._positions:
-            found = self._rows("SELECT epoch, put, checkpoint FROM position WHERE key = ?", key_text(key))
+            found = self.rows("SELECT epoch, put, checkpoint FROM position WHERE key = ?", key_text(key))
             self._positions[key] = Position(*found[0]) if found else None
         return self._positions[key]
 
     def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
         """A new epoch without P: what comes next is stored whatever was put before."""
         position = Position(epoch, None, checkpoint)
-        with self._transaction("a new epoch") as sql:
+        with self.transaction("a new epoch") as sql:
             save_position(sql, key, position)
         self._positions[key] = position
 
@@ -272,19 +281,19 @@ class LaneWriter(Lane):
             elif known.epoch == epoch and known.checkpoint != cursor:
                 changed[key] = Position(epoch, known.put, cursor)
         if changed:
-            with self._transaction("checkpoints") as sql:
+            with self.transaction("checkpoints") as sql:
                 for key, position in changed.items():
                     save_position(sql, key, position)
             self._positions.update(changed)
 
     def add_lost(self, source: str, groups: int) -> None:
         """LogGroups that retention took before they were pulled."""
-        with self._transaction("a count") as sql:
+        with self.transaction("a count") as sql:
             add(sql, "lost_to_retention_groups", groups, source)
 
     def backlog_age(self) -> float:
         """Seconds since the oldest waiting batch was put; 0 when none waits."""
-        rows = self._rows("SELECT time FROM batch ORDER BY id LIMIT 1")
+        rows = self.rows("SELECT time FROM batch ORDER BY id LIMIT 1")
         return max(0.0, time.time() - rows[0][0]) if rows else 0.0
 
 
@@ -330,7 +339,7 @@ class LaneReader(Lane):
 
     def read(self, after: int, limit: int, max_bytes: int) -> list[Batch]:
         """Batches after that id, oldest first, at least one; nothing is removed."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT id, file, bytes, groups, time, pulls FROM batch WHERE id > ? ORDER BY id LIMIT ?",
             after,
             min(limit, 1000),
@@ -348,7 +357,7 @@ class LaneReader(Lane):
 
     def _load(self, number: int, file: str, when: float, groups: int, pulls: str) -> Batch | None:
         try:
-            loaded = body.unpack(self._disk.load(file))
+            loaded = body.unpack(self.disk.load(file))
             if loaded.kind != body.BATCH or loaded.sequence != number:
                 raise SpoolDamaged(f"the file of batch {number} holds something else")
         except (SpoolDamaged, FileNotFoundError) as error:
@@ -374,11 +383,11 @@ class LaneReader(Lane):
             pass
         except OSError as error:
             raise classify(error, "a damaged body") from error
-        with self._transaction("a damaged body") as sql:
+        with self.transaction("a damaged body") as sql:
             remove_batch(sql, number, known)
             add(sql, "set_aside", groups)
             add(sql, "damaged", 1)
-        self._disk.remove(file)
+        self.disk.remove(file)
         for pull in known:
             log.error(
                 "damaged body set aside", lane=self.directory.name, file=name, why=why, source=pull["source"],
@@ -393,7 +402,7 @@ class LaneReader(Lane):
         """Done with these; what Splunk refused of them is buried. One transaction, then unlink."""
         letters = self._write_letters(buried)
         self._write_aside(set_aside)
-        with self._transaction("an ack") as sql:
+        with self.transaction("an ack") as sql:
             files = [self._settle(sql, batch) for batch in batches]
             moved = sum(batch.pulls[place].groups for batch, place, _ in set_aside)
             add(sql, "settled", sum(batch.groups for batch in batches) - moved)
@@ -402,7 +411,7 @@ class LaneReader(Lane):
             self._bury(sql, buried, letters)
             self._move_books(sql, tally or Tally(), buried)
         for file in files:
-            self._disk.remove(file)
+            self.disk.remove(file)
 
     def _settle(self, sql: Callable[..., sqlite3.Cursor], batch: Batch) -> str:
         rows = sql("SELECT file FROM batch WHERE id = ?", (batch.id,)).fetchall()
@@ -424,7 +433,7 @@ class LaneReader(Lane):
         described = [body.describe_letter(letter) for letter in buried]
         pieces = body.pack(body.DEAD, 0, time.time(), described, [letter.log for letter in buried])
         try:
-            stored: tuple[int, int, str, None] = self._disk.store(pieces, read=False)
+            stored: tuple[int, int, str, None] = self.disk.store(pieces, read=False)
         except OSError as error:
             raise classify(error, "dead letters") from error
         return stored
@@ -482,7 +491,7 @@ class LaneReader(Lane):
         return found[0] if found else None
 
     def _letters(self, where: str, *values: object, max_bytes: int = 1 << 40) -> list[DeadLetter]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT file, place, state, hold, time, tries, status, code, text, bytes FROM dead WHERE " + where, *values
         )
         loaded: dict[str, body.Body | None] = {}
@@ -507,7 +516,7 @@ class LaneReader(Lane):
 
     def _load_letters(self, file: str) -> body.Body | None:
         try:
-            return body.unpack(self._disk.load(file))
+            return body.unpack(self.disk.load(file))
         except (SpoolDamaged, FileNotFoundError) as error:
             self._set_letters_aside(file, str(error))
             return None
@@ -517,27 +526,27 @@ class LaneReader(Lane):
         if source.exists() and not target.exists():
             os.link(source, target)
             sync_directory(target.parent)
-        ids = [row[0] for row in self._rows("SELECT sls_id FROM dead WHERE file = ?", file)]
-        with self._transaction("damaged dead letters") as sql:
+        ids = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE file = ?", file)]
+        with self.transaction("damaged dead letters") as sql:
             sql("DELETE FROM dead WHERE file = ?", (file,))
             sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (f"dead-{file}",))
             add(sql, "dead_set_aside", len(ids))
             add(sql, "damaged", 1)
-        self._disk.remove(file)
+        self.disk.remove(file)
         log.error("damaged dead letters set aside", lane=self.directory.name, file=target.name, why=why, ids=ids[:20])
 
     def parked(self) -> dict[str, int]:
         """Hold → events that wait for it."""
-        return dict(self._rows("SELECT hold, count(*) FROM dead WHERE state = 'parked' GROUP BY hold"))
+        return dict(self.rows("SELECT hold, count(*) FROM dead WHERE state = 'parked' GROUP BY hold"))
 
     def release(self, hold: str) -> int:
         """The hold has ended: parked becomes due."""
-        with self._transaction("a release") as sql:
+        with self.transaction("a release") as sql:
             return sql("UPDATE dead SET state = 'due', hold = '' WHERE state = 'parked' AND hold = ?", (hold,)).rowcount
 
     def settle_dead(self, delivered: Sequence[DeadLetter], refused: Sequence[DeadLetter]) -> None:
         """What was sent again: gone, or back with its new state, reason and number of tries. One transaction."""
-        with self._transaction("dead letters") as sql:
+        with self.transaction("dead letters") as sql:
             empty = delete_letters(sql, [letter.sls_id for letter in delivered])
             add(sql, "delivered_later", len(delivered))
             for one in refused:
@@ -547,21 +556,21 @@ class LaneReader(Lane):
                     (one.state, one.hold, one.time, one.tries, one.status, one.code, one.text, one.sls_id),
                 )
         for file in empty:
-            self._disk.remove(file)
+            self.disk.remove(file)
 
     def may_bury(self) -> bool:
         """False at a full quota: then the lane is not read on."""
-        rows = self._rows("SELECT coalesce(sum(size), 0) FROM Cache WHERE key >= 'dead-' AND key < 'dead.'")
+        rows = self.rows("SELECT coalesce(sum(size), 0) FROM Cache WHERE key >= 'dead-' AND key < 'dead.'")
         return int(rows[0][0]) < self._settings.dead_letter_quota
 
     def remember(self, name: str, value: str) -> None:
         """Keep a small fact over restarts."""
-        with self._transaction("a fact") as sql:
+        with self.transaction("a fact") as sql:
             sql("INSERT OR REPLACE INTO memo(name, value) VALUES (?, ?)", (name, value))
 
     def recall(self, name: str) -> str | None:
         """A fact that was remembered."""
-        rows = self._rows("SELECT value FROM memo WHERE name = ?", name)
+        rows = self.rows("SELECT value FROM memo WHERE name = ?", name)
         return rows[0][0] if rows else None
 
 

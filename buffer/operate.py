@@ -1,0 +1,76 @@
+"""What operators change in a spool, each in the transactions that keep the books right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from buffer.lane import LaneReader, add, delete_letters, remove_batch
+from buffer.outside import lane_directories
+from buffer.settings import SpoolSettings
+from buffer.spool import Spool
+
+_STEP = 500
+
+
+def purge(settings: SpoolSettings) -> int:
+    """Remove every waiting batch of every lane; LogGroups removed. Wants the spool's lock (SpoolLocked)."""
+    import orjson
+
+    spool = Spool.open(settings)
+    removed = 0
+    try:
+        for directory in lane_directories(settings.directory):
+            lane = LaneReader.open(directory, settings)
+            try:
+                while rows := lane.rows("SELECT id, file, groups, pulls FROM batch ORDER BY id LIMIT ?", _STEP):
+                    with lane.transaction("a purge") as sql:
+                        for number, _, groups, pulls in rows:
+                            remove_batch(sql, number, orjson.loads(pulls))
+                            add(sql, "purged", groups)
+                    for _, file, groups, _ in rows:
+                        lane.disk.remove(file)
+                        removed += groups
+            finally:
+                lane.close()
+    finally:
+        spool.close()
+    return removed
+
+
+def dead_replay(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
+    """Turn `dead` into `due`: the sender that serves the lane sends them, with today's settings. How many."""
+    changed = 0
+    for directory in lane_directories(settings.directory):
+        lane = LaneReader.attach(directory, settings)
+        try:
+            with lane.transaction("a replay") as sql:
+                if ids is None:
+                    changed += sql("UPDATE dead SET state = 'due', hold = '' WHERE state = 'dead'").rowcount
+                for sls_id in ids or ():
+                    changed += sql(
+                        "UPDATE dead SET state = 'due', hold = '' WHERE state = 'dead' AND sls_id = ?", (sls_id,)
+                    ).rowcount
+            lane.ring()
+        finally:
+            lane.close()
+    return changed
+
+
+def dead_purge(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
+    """Remove dead letters in state `dead`; how many."""
+    removed = 0
+    for directory in lane_directories(settings.directory):
+        lane = LaneReader.attach(directory, settings)
+        try:
+            with lane.transaction("a purge of dead letters") as sql:
+                chosen = [row[0] for row in sql("SELECT sls_id FROM dead WHERE state = 'dead'").fetchall()]
+                if ids is not None:
+                    chosen = [one for one in chosen if one in set(ids)]
+                empty = delete_letters(sql, chosen)
+                add(sql, "dead_purged", len(chosen))
+            for file in empty:
+                lane.disk.remove(file)
+            removed += len(chosen)
+        finally:
+            lane.close()
+    return removed

@@ -1,0 +1,130 @@
+"""The command line. Nothing heavy is imported before a command needs it: `--help` answers at once.
+
+stdout is data, stderr is talk. Errors are two lines, `error:` and `hint:`; with --json also a document on stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from supervisor.cli_check import check, tap
+from supervisor.cli_config import app as config_app
+from supervisor.cli_dead import app as dead_app
+from supervisor.cli_output import Failed, complain, report_broken_pipe, usage_error
+from supervisor.cli_sls import group_app, lag
+from supervisor.cli_spool import app as spool_app
+from supervisor.cli_status import status
+
+app = typer.Typer(
+    name="sls-siem", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Forwards Alibaba Cloud Log Service (SLS) logs to Splunk, unattended, and loses none.",
+)  # fmt: skip
+app.add_typer(spool_app, name="spool", help="The backlog: what waits on disk.")
+app.add_typer(dead_app, name="dead", help="The dead letters: what Splunk refused for good.")
+app.add_typer(config_app, name="config", help="The settings.")
+app.add_typer(group_app, name="group", help="Consumer groups of the logstores.")
+app.command()(check)
+app.command()(status)
+app.command()(lag)
+app.command()(tap)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
+
+
+@app.command()
+def supervise(
+    config: ConfigOption = None,
+    workers: Annotated[int | None, typer.Option(help="Consumer processes.", show_default=False)] = None,
+    senders: Annotated[int | None, typer.Option(help="Sender processes.", show_default=False)] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when all that was there is delivered.")] = False,
+) -> None:
+    """The main job, in the foreground: read SLS, spool, deliver to Splunk, keep everyone alive."""
+    from supervisor.config import load, reloader
+    from supervisor.supervise import run as run_supervisor
+
+    command_line = {"supervisor.workers": workers, "supervisor.senders": senders}
+    settings = load(config, command_line)
+    raise typer.Exit(run_supervisor(settings, reloader(config, command_line), once=once))
+
+
+@app.command()
+def size(
+    per_day: Annotated[str, typer.Option(help="Raw logs a day, such as 1TB.")] = "1TB",
+    outage: Annotated[str, typer.Option(help="The longest Splunk outage to outlast, such as 24h.")] = "24h",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Bandwidth, shards, disk and CPU that so many logs a day need."""
+    from supervisor.cli_output import show
+    from supervisor.size import parse_duration, parse_size, reckon
+
+    try:
+        needed = reckon(parse_size(per_day), parse_duration(outage))
+    except ValueError as error:
+        raise Failed(str(error), "sizes are written 1TB or 500GiB, durations 24h or 90m", 2) from error
+    show(
+        needed, json, [["what", "needed"], *([name.replace("_", " "), f"{value:,}"] for name, value in needed.items())]
+    )
+
+
+@app.command()
+def version(json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False) -> None:
+    """Version, encoder, SQLite and its journal mode."""
+    import sqlite3
+    from importlib.metadata import version as installed
+
+    from buffer.database import journal_mode
+    from supervisor.cli_output import show
+    from worker.encode import ENCODER
+
+    facts = {
+        "version": installed("sls-siem"), "encoder": ENCODER, "sqlite": sqlite3.sqlite_version,
+        "journal_mode": journal_mode(),
+    }  # fmt: skip
+    show(facts, json, [["what", "is"], *([name, value] for name, value in facts.items())])
+
+
+def run() -> int:
+    """The exit code; every error leaves here as two lines."""
+    wants_json = "--json" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        return usage_error(error, wants_json)
+    except (typer.Abort, KeyboardInterrupt):
+        return 1
+    except BrokenPipeError:
+        return report_broken_pipe()
+    except Failed as error:
+        return complain(str(error), error.hint, error.code, wants_json)
+    except Exception as error:  # noqa: BLE001 - the outermost line of the process
+        return _known(error, wants_json)
+    finally:
+        if os.environ.get("SLS_SIEM_TRACEBACK"):
+            import traceback
+
+            traceback.print_exc()
+
+
+def _known(error: Exception, wants_json: bool) -> int:
+    """Errors of the rooms, by class; anything else is a defect and keeps its stack."""
+    from buffer.errors import SpoolError, SpoolLocked
+    from supervisor.config import ConfigError
+
+    if isinstance(error, ConfigError):
+        return complain(
+            "; ".join(error.problems),
+            "mend the settings; `sls-siem config init` prints a commented file",
+            78,
+            wants_json,
+        )
+    if isinstance(error, SpoolLocked):
+        return complain(str(error), error.hint, 75, wants_json)
+    if isinstance(error, SpoolError):
+        return complain(str(error), error.hint, 74, wants_json)
+    raise error

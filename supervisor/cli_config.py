@@ -1,0 +1,100 @@
+"""`config …`: a commented file, what is in force and where it came from, and the schema."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from dataclasses import fields
+from typing import Any
+
+import typer
+
+from supervisor.cli_output import show
+from supervisor.cli_spool import Config, Json
+
+app = typer.Typer(no_args_is_help=True)
+
+TEMPLATE = """\
+# sls-siem. Every key is described in docs/configuration.md; `sls-siem check` tells what is wrong.
+
+[supervisor]
+# workers = 8                    # consumer processes; default: the CPU count, at most 8
+
+[[source]]
+project = "slsaudit-center-1234567890-cn-hangzhou"
+logstore = "actiontrail_log"      # or a list of logstores
+endpoint = "https://cn-hangzhou.log.aliyuncs.com"
+consumer_group = "sls-siem"
+start = "end"                     # the group's first run: begin | end | 2026-01-01T00:00:00+08:00 | -2h
+access_key_id = "${SLS_AK_ID}"
+access_key_secret = "${SLS_AK_KEY}"
+
+# [[route]]
+# topic = "actiontrail_*event"
+# sourcetype = "aliyun:actiontrail"
+# index = "cloud_audit"
+# json_fields = ["event", "event.requestParameterJson"]
+
+[hec]
+urls = ["https://splunk.example.com:8088"]
+token = "${SPLUNK_HEC_TOKEN}"     # or token_file = "/etc/sls-siem/hec-token", read again when it changes
+# ca_file = "/etc/sls-siem/splunk-ca.pem"
+
+[spool]
+directory = "/var/lib/sls-siem"
+# max_bytes = "10GiB"             # `sls-siem size` reckons what an outage needs
+
+[status]
+# listen = "127.0.0.1:9464"       # metrics, health and a page; "" turns it off
+"""
+
+
+@app.command()
+def init() -> None:
+    """Print a commented settings file to begin with."""
+    sys.stdout.write(TEMPLATE)
+
+
+@app.command("show")
+def show_settings(config: Config = None, json: Json = False) -> None:
+    """What is in force and where each value came from; secrets are masked."""
+    from supervisor.config import load_with_origins
+
+    settings, origins = load_with_origins(config)
+    found = flatten(settings, origins)
+    rows: list[list[Any]] = [["key", "value", "from"]]
+    rows += [[key, one["value"], one["from"]] for key, one in found.items()]
+    show({"settings": found}, json, rows)
+
+
+def flatten(settings: Any, origins: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """`hec.timeout` → value and origin; a source's keys under its name."""
+    found: dict[str, dict[str, Any]] = {}
+    for section in ("supervisor", "memory", "hec", "spool", "status", "log"):
+        _add(found, section, getattr(settings, section), section, origins)
+    for source in settings.sources:
+        _add(found, f"source.{source.name}", source, "source", origins)
+    for place, route in enumerate(settings.routes):
+        _add(found, f"route.{route.name or place}", route, "route", origins)
+    return found
+
+
+def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, table: str, origins: dict[str, str]) -> None:
+    from supervisor.config import SECRETS
+
+    for one in fields(section):
+        value = getattr(section, one.name)
+        if one.name in SECRETS and value:
+            value = "****"
+        elif value is not None and not isinstance(value, str | int | float | bool | dict):
+            value = [str(v) for v in value] if isinstance(value, tuple) else str(value)
+        origin = origins.get(f"{table}.{one.name}", "file" if table in {"source", "route"} else "default")
+        found[f"{prefix}.{one.name}"] = {"value": value, "from": origin}
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of the settings, for editors."""
+    from supervisor.config import adapter
+
+    sys.stdout.write(json_module.dumps(adapter().json_schema(), indent=2) + "\n")

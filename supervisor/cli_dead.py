@@ -1,0 +1,126 @@
+"""`dead …`: what Splunk refused for good, and what waits for a hold to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from supervisor.cli_output import Failed, confirm, limited, show, write_json
+from supervisor.cli_spool import Config, Json, Limit, directory_of
+
+app = typer.Typer(no_args_is_help=True)
+Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Their sls_ids; all that are dead when none is given.")]
+
+
+def describe(lane: str, letter: Any) -> dict[str, Any]:
+    """As `--json` shows it."""
+    from supervisor.status import iso
+
+    return {
+        "sls_id": letter.sls_id, "state": letter.state, "hold": letter.hold or None, "lane": lane, "source": letter.source,
+        "topic": letter.topic, "shard": letter.shard, "cursor": letter.cursor, "place": letter.place,
+        "status": letter.status, "code": letter.code, "text": letter.text, "index": letter.index,
+        "sourcetype": letter.sourcetype, "time": iso(letter.time), "tries": letter.tries, "bytes": len(letter.log),
+    }  # fmt: skip
+
+
+@app.command("ls")
+def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
+    """Each dead letter: id, state, Splunk's reason, topic, index, tries."""
+    from buffer.outside import dead
+
+    found = [describe(lane, letter) for lane, letter in limited(dead(directory_of(config)), limit)]
+    rows: list[list[Any]] = [["id", "state", "reason", "topic", "index", "tries", "time"]]
+    rows += [
+        [
+            d["sls_id"],
+            d["state"],
+            f"{d['status']}/{d['code']} {d['text']}",
+            d["topic"],
+            d["index"],
+            d["tries"],
+            d["time"],
+        ]
+        for d in found
+    ]
+    show({"events": found}, json, rows)
+
+
+@app.command("show")
+def show_one(
+    sls_id: Annotated[str, typer.Argument(help="The sls_id, from `dead ls`.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """One dead letter with its whole log."""
+    from buffer.outside import dead
+    from worker.encode_python import merged_fields
+    from worker.envelope import text
+    from worker.loggroup import LogGroup
+
+    for lane, letter in dead(directory_of(config)):
+        if letter.sls_id == sls_id:
+            group = LogGroup()
+            group.ParseFromString(letter.log)
+            found = describe(lane, letter) | {
+                "log": {
+                    k: list(v) if isinstance(v, list) else v for k, v in merged_fields(group.Logs[0].Contents).items()
+                },
+                "tags": {text(tag.Key): text(tag.Value) for tag in group.LogTags},
+            }
+            if json:
+                write_json(found)
+            else:
+                show(found, False, [["what", "is"], *([key, value] for key, value in found.items())])
+            return
+    raise Failed(f"no dead letter has the id {sls_id}", "`sls-siem dead ls` lists them")
+
+
+@app.command()
+def replay(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
+    """Send them again, with today's settings and their old ids. A running sender does it; else the next start."""
+    from buffer.operate import dead_replay
+    from supervisor.config import load
+
+    directory_of(config)
+    if confirm(yes, f"send {len(ids) if ids else 'all'} dead letters again"):
+        typer.echo(f"{dead_replay(load(config).spool, ids or None)} dead letters are due", err=True)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A file for JSON lines; must not exist.")], config: Config = None
+) -> None:
+    """Write all dead letters with their logs to a file. Removes nothing."""
+    import orjson
+
+    from buffer.outside import dead
+    from worker.encode_python import merged_fields
+    from worker.loggroup import LogGroup
+
+    count = 0
+    with target.open("xb") as out:
+        target.chmod(0o600)
+        for lane, letter in dead(directory_of(config)):
+            count += 1
+            group = LogGroup()
+            group.ParseFromString(letter.log)
+            fields = {
+                k: list(v) if isinstance(v, list) else v for k, v in merged_fields(group.Logs[0].Contents).items()
+            }
+            out.write(orjson.dumps(describe(lane, letter) | {"log": fields}) + b"\n")
+    typer.echo(f"{count} dead letters written to {target}", err=True)
+
+
+@app.command()
+def purge(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
+    """Remove dead letters: the only way in which an event is ever removed."""
+    from buffer.operate import dead_purge
+    from supervisor.config import load
+
+    directory_of(config)
+    if confirm(yes, f"remove {len(ids) if ids else 'all'} dead letters for good"):
+        typer.echo(f"{dead_purge(load(config).spool, ids or None)} dead letters removed", err=True)

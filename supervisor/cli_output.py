@@ -1,0 +1,125 @@
+"""How commands speak: tables for people, one JSON document for programs, two lines for what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class Failed(Exception):
+    """A command cannot do what it was asked; `hint` says what to do next."""
+
+    def __init__(self, message: str, hint: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.hint, self.code = hint, code
+
+
+def show(document: dict[str, Any], as_json: bool, rows: Sequence[Sequence[Any]] = (), note: str = "") -> None:
+    """The document, or its table; the first row is the head."""
+    if as_json:
+        write_json(document)
+    else:
+        write_table(rows, note)
+
+
+def write_json(document: dict[str, Any]) -> None:
+    """Exactly one document, with its schema's number."""
+    sys.stdout.write(json.dumps({"schema": 1, **document}, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def write_table(rows: Sequence[Sequence[Any]], note: str = "") -> None:
+    """By rich on a terminal; plain columns elsewhere."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in rows[0] if rows else ():
+            table.add_column(str(name), overflow="fold")
+        for row in rows[1:]:
+            table.add_row(*(text(cell) for cell in row))
+        Console(highlight=False).print(table)
+    else:
+        write_plain(rows)
+    if note:
+        sys.stderr.write(note + "\n")
+
+
+def write_plain(rows: Sequence[Sequence[Any]]) -> None:
+    """Columns padded with spaces; nothing is cut."""
+    shown = [[text(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))] if shown else []
+    for row in shown:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def text(cell: Any) -> str:
+    """None is a dash; control characters of hostile logs never reach a terminal."""
+    shown = "-" if cell is None else str(cell)
+    return "".join(c if c.isprintable() else "?" for c in shown)
+
+
+def size(number: float | None) -> str:
+    """Bytes for people."""
+    if number is None:
+        return "-"
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(number) < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def span(seconds: float | None) -> str:
+    """A duration for people."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
+
+
+def complain(error: str, hint: str, code: int, as_json: bool) -> int:
+    """Two lines on stderr, and the document on stdout with --json."""
+    lines = [line for line in error.split("; ") if line] or [error]
+    sys.stderr.write("".join(f"error: {line}\n" for line in lines) + f"hint: {hint or 'see docs/operations.md'}\n")
+    if as_json:
+        write_json({"error": error, "hint": hint})
+    return code
+
+
+def usage_error(error: Any, as_json: bool) -> int:
+    """click's, in our two lines; exit 2."""
+    where = error.ctx.command_path if getattr(error, "ctx", None) else "sls-siem"
+    said = error.format_message() if hasattr(error, "format_message") else str(error)
+    return complain(said, f"`{where} --help` shows how it is used", int(getattr(error, "exit_code", 2)), as_json)
+
+
+def report_broken_pipe() -> int:
+    """The reader of our output has gone: that is no error, and Python must not say so at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def confirm(yes: bool, would: str) -> bool:
+    """Destructive commands say what they would do, and want --yes."""
+    if not yes:
+        sys.stderr.write(f"would {would}; add --yes to do it\n")
+    return yes
+
+
+def limited(rows: Iterable[Any], limit: int | None) -> list[Any]:
+    """All, or the first `limit`."""
+    found: list[Any] = []
+    for row in rows:
+        if limit is not None and len(found) >= limit:
+            break
+        found.append(row)
+    return found

@@ -1,0 +1,96 @@
+"""`lag` and `group …`: what SLS itself says; they need no supervisor."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from supervisor.cli_output import Failed, show, span
+from supervisor.cli_spool import Config, Json
+
+group_app = typer.Typer(no_args_is_help=True)
+
+
+def clients(config: Path | None) -> Any:
+    """(source, client) of each source; SLS's errors leave as ours."""
+    from supervisor.config import load
+    from worker.credentials import Credentials
+    from worker.sls import SlsClient
+    from worker.sls_errors import SlsError
+
+    for source in load(config).sources:
+        client = None
+        try:
+            client = SlsClient(source, Credentials(source))
+            yield source, client
+        except SlsError as error:
+            raise Failed(f"{source.name}: {error.error}", error.hint, exit_code(error)) from error
+        finally:
+            if client is not None:
+                client.close()
+
+
+def exit_code(error: Exception) -> int:
+    """77 where a key or a permission is refused, 78 where our own settings are, else 69."""
+    from worker.sls_errors import CredentialsRefused, Forbidden, Misconfigured
+
+    if isinstance(error, CredentialsRefused | Forbidden):
+        return 77
+    return 78 if isinstance(error, Misconfigured) else 69
+
+
+def lag(config: Config = None, json: Json = False) -> None:
+    """Source, shard, checkpoint, lag in LogGroups and retention left, as SLS has them."""
+    found = []
+    rows: list[list[Any]] = [["source", "shard", "status", "lag (groups)", "lag", "retention left"]]
+    for source, client in clients(config):
+        ttl = client.retention_seconds()
+        saved = client.checkpoints(source.consumer_group)
+        shards = [
+            _shard_lag(client, shard, saved.get(number), ttl) for number, shard in sorted(client.shards().items())
+        ]
+        found.append({
+            "name": source.name, "project": source.project, "logstore": source.logstore, "group": source.consumer_group,
+            "ttl_seconds": ttl, "shards": shards,
+        })  # fmt: skip
+        for one in shards:
+            spans = span(one["lag_seconds"]), span(one["retention_left_seconds"])
+            rows.append([source.name, one["shard"], one["status"], one["lag_groups"], *spans])
+    show({"sources": found}, json, rows)
+
+
+def _shard_lag(client: Any, shard: Any, checkpoint: int | None, ttl: float) -> dict[str, Any]:
+    """Cursors count LogGroups, so the distance is exact; its time is that of the pull at the checkpoint."""
+    from supervisor.status import iso
+
+    end, begin = client.get_cursor_at(shard.id, "end"), client.get_cursor_at(shard.id, "begin")
+    at = begin if checkpoint is None else checkpoint
+    behind = max(0, end - at)
+    seconds = 0.0
+    when = None
+    if behind:
+        arrived = client.pull_raw(shard.id, max(at, begin), 1).arrived
+        seconds = max(0.0, time.time() - arrived) if arrived else 0.0
+        when = iso(arrived) if arrived else None
+    return {
+        "shard": shard.id, "status": shard.status, "owner": None, "checkpoint_time": when, "newest_time": None,
+        "lag_seconds": seconds, "lag_groups": behind, "retention_left_seconds": max(0.0, ttl - seconds),
+    }  # fmt: skip
+
+
+@group_app.command("ls")
+def ls(config: Config = None, json: Json = False) -> None:
+    """The consumer groups of each source's logstore; SLS allows 30 of them."""
+    found = [
+        {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
+        for source, client in clients(config)
+        for name, timeout in sorted(client.groups().items())
+    ]
+    rows: list[list[Any]] = [
+        ["source", "group", "timeout"],
+        *([g["source"], g["name"], span(g["timeout_seconds"])] for g in found),
+    ]
+    show({"groups": found}, json, rows)

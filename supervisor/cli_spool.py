@@ -1,0 +1,161 @@
+"""`spool …`: the backlog, with and without a running supervisor. Reads only, except `purge`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from supervisor.cli_output import Failed, confirm, limited, show, size, span, write_json
+
+app = typer.Typer(no_args_is_help=True)
+Config = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many.", show_default=False)]
+
+
+def directory_of(config: Path | None) -> Path:
+    """The spool's directory, which must be one."""
+    from supervisor.config import load
+
+    directory = load(config).spool.directory
+    if not (directory / "format").exists():
+        raise Failed(f"{directory} holds no spool", "run `sls-siem supervise` first, or name the right --config", 74)
+    return directory
+
+
+@app.command()
+def stats(config: Config = None, json: Json = False) -> None:
+    """How much waits, how old it is, and the books."""
+    from buffer.outside import document, lane_directories, lane_stats
+    from supervisor.cli_status import read
+    from supervisor.config import load
+
+    directory = directory_of(config)
+    found = document(directory, [lane_stats(lane) for lane in lane_directories(directory)], load(config).spool.max_bytes, 0,
+                     (directory / "ballast").exists())  # fmt: skip
+    live = read(directory)
+    if live["state"] not in {"stale", "down"}:
+        found |= {key: live["spool"][key] for key in ("level", "full_in_seconds", "drained_in_seconds")}
+    rows: list[list[Any]] = [["lane", "batches", "groups", "bytes", "oldest", "dead", "parked", "damaged"]]
+    rows += [
+        [lane["name"], lane["batches"], lane["groups"], size(lane["bytes"]), span(lane["oldest_seconds"]), lane["dead"],
+         lane["parked"], lane["damaged"]]
+        for lane in found["lanes"]
+    ]  # fmt: skip
+    show(found, json, rows, " ".join(f"{term}={value}" for term, value in found["books"].items()))
+
+
+@app.command("ls")
+def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
+    """What waits, batch by batch."""
+    from buffer.outside import batches
+    from supervisor.status import iso
+
+    found = [
+        {
+            "lane": one["lane"], "id": one["id"], "time": iso(one["time"]), "bytes": one["bytes"], "groups": one["groups"],
+            "pulls": [
+                {"source": p["source"], "project": p["key"][0], "logstore": p["key"][1], "shard": p["key"][4],
+                 "begin": p["begin"], "next": p["next"], "groups": p["groups"]}
+                for p in one["pulls"]
+            ],
+        }
+        for one in limited(batches(directory_of(config)), limit)
+    ]  # fmt: skip
+    rows: list[list[Any]] = [["lane", "batch", "time", "bytes", "groups", "shards"]]
+    for one in found:
+        shards = ",".join(sorted({f"{p['source']}/{p['shard']}" for p in one["pulls"]}))
+        rows.append([one["lane"], one["id"], one["time"], size(one["bytes"]), one["groups"], shards])
+    show({"batches": found}, json, rows)
+
+
+@app.command()
+def peek(
+    config: Config = None,
+    topic: Annotated[str, typer.Option(help="Only topics that match this glob.")] = "*",
+    limit: Annotated[int, typer.Option(help="At most so many events.")] = 10,
+    json: Json = False,
+) -> None:
+    """What the waiting events will look like in Splunk, with the settings of now."""
+    import orjson
+
+    from supervisor.config import load
+
+    found = limited(waiting_events(directory_of(config), load(config), topic), limit)
+    if json:
+        write_json({"events": found})
+        return
+    for one in found:
+        typer.echo(orjson.dumps(one, option=orjson.OPT_INDENT_2).decode())
+
+
+def waiting_events(directory: Path, settings: Any, topic: str) -> Any:
+    """Envelopes of what waits, oldest first."""
+    from fnmatch import fnmatchcase
+
+    import orjson
+
+    from buffer.outside import pulls
+    from worker.decode import Undecodable, open_pull
+    from worker.encode import Encoder
+    from worker.routes import Router
+
+    encoder = Encoder(Router(settings.routes, settings.hec))
+    for pull in pulls(directory):
+        try:
+            encoded = encoder.encode(pull, open_pull(pull))
+        except Undecodable:
+            continue
+        for event in range(len(encoded)):
+            envelope = orjson.loads(encoded.data[encoded.start(event) : encoded.ends[event]])
+            if fnmatchcase(str(envelope["event"].get("__topic__", "")), topic):
+                yield envelope
+
+
+@app.command()
+def verify(config: Config = None, json: Json = False) -> None:
+    """Check every body against its CRC and its row; exit 1 when one is not sound."""
+    from buffer.outside import verify as verify_bodies
+
+    checked = list(verify_bodies(directory_of(config)))
+    faults = [{key: one[key] for key in ("lane", "file", "fault", "pulls")} for one in checked if one["fault"]]
+    rows: list[list[Any]] = [["lane", "file", "fault"], *([f["lane"], f["file"], f["fault"]] for f in faults)]
+    show({"ok": not faults, "checked": len(checked), "faults": faults}, json, rows, f"{len(checked)} bodies checked")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A file for JSON lines; must not exist.")], config: Config = None
+) -> None:
+    """Write all waiting events, as they would be sent, to a file. Removes nothing."""
+    import orjson
+
+    from supervisor.config import load
+
+    count = 0
+    with target.open("xb") as out:
+        target.chmod(0o600)
+        for envelope in waiting_events(directory_of(config), load(config), "*"):
+            count += 1
+            out.write(orjson.dumps(envelope) + b"\n")
+    typer.echo(f"{count} events written to {target}", err=True)
+
+
+@app.command()
+def purge(config: Config = None, yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False) -> None:
+    """Remove all that waits. The supervisor must be stopped. The dead letters stay."""
+    from buffer.operate import purge as purge_spool
+    from buffer.outside import lane_directories, lane_stats
+    from supervisor.config import load
+
+    directory = directory_of(config)
+    waiting = sum(lane_stats(lane).groups for lane in lane_directories(directory))
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    if confirm(yes, f"remove {waiting} LogGroups that wait in {directory}"):
+        removed = purge_spool(load(config).spool)
+        typer.echo(f"{when}: {removed} LogGroups purged", err=True)

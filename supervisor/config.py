@@ -1,0 +1,323 @@
+"""The only door to pydantic: file, environment and command line → frozen Settings, or all that is wrong with them at once.
+
+Precedence: command line, environment (`SLS_SIEM_<TABLE>__<KEY>`), file, default. Values and secrets are never echoed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from buffer.settings import SpoolSettings
+from supervisor.settings import MemorySettings, Settings, StatusSettings, SupervisorSettings
+from supervisor.settings_checks import cross_check
+from worker.settings import HecSettings, LogSettings, RouteSettings, SourceSettings
+
+SECTIONS: dict[str, type] = {
+    "supervisor": SupervisorSettings, "memory": MemorySettings, "source_defaults": SourceSettings, "source": SourceSettings,
+    "route": RouteSettings, "hec": HecSettings, "spool": SpoolSettings, "status": StatusSettings, "log": LogSettings,
+}  # fmt: skip
+SECRETS = {"access_key_id", "access_key_secret", "security_token", "token", "proxy"}
+_SIZES = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
+_DURATIONS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE_KEYS = {"max_bytes", "min_free_bytes", "dead_letter_max_bytes", "budget", "max_request_bytes", "max_unacked_bytes",
+              "max_bytes_per_second"}  # fmt: skip
+_DURATION_KEYS = {"stop_timeout", "heartbeat_interval", "consumer_timeout", "timeout", "connect_timeout", "ack_timeout"}
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+class ConfigError(Exception):
+    """Everything that is wrong, a line each. Exit 78."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Origins(dict[str, str]):
+    """`hec.timeout` → where its value came from: file, environment, command line, default."""
+
+
+def find_file(given: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """--config, $SLS_SIEM_CONFIG, ./sls-siem.toml, /etc/sls-siem/config.toml."""
+    if given is not None:
+        return given
+    if named := environment.get("SLS_SIEM_CONFIG"):
+        return Path(named)
+    for candidate in (Path("sls-siem.toml"), Path("/etc/sls-siem/config.toml")):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def load(
+    path: Path | None = None,
+    command_line: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings. Raises ConfigError."""
+    return load_with_origins(path, command_line, environment)[0]
+
+
+def load_with_origins(
+    path: Path | None = None,
+    command_line: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Settings, Origins]:
+    """The settings, and where each scalar came from."""
+    environment = os.environ if environment is None else environment
+    problems: list[str] = []
+    origins = Origins()
+    tables = _read(find_file(path, environment), problems)
+    for section, table in tables.items():
+        if isinstance(table, dict):
+            origins.update(dict.fromkeys((f"{section}.{key}" for key in table), "file"))
+    _check_keys(tables, problems)
+    _overlay_environment(tables, environment, origins, problems)
+    for dotted, value in (command_line or {}).items():
+        if value is not None:
+            section, _, key = dotted.partition(".")
+            tables.setdefault(section, {})[key] = value
+            origins[dotted] = "command line"
+    tables = _resolve(tables, environment, problems, "")
+    _founding_environment(tables, environment, origins, has_file=bool(tables.get("source")))
+    _convert(tables, problems)
+    _defaults(tables, environment)
+    settings = _validate(_shape(tables, problems), problems)
+    if settings is not None:
+        problems += cross_check(settings)
+    if problems or settings is None:
+        raise ConfigError(problems or ["nothing is set"])
+    return settings, origins
+
+
+def _read(path: Path | None, problems: list[str]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: not TOML: {error}")
+    return {}
+
+
+def _check_keys(tables: dict[str, Any], problems: list[str]) -> None:
+    """Unknown tables and keys, with what may have been meant; they are taken out, so that each is said once."""
+    for section in list(tables):
+        if section not in SECTIONS:
+            problems.append(f"[{section}]: no such table{suggest(section, SECTIONS)}")
+            del tables[section]
+            continue
+        rows = tables[section] if isinstance(tables[section], list) else [tables[section]]
+        if (section in {"source", "route"}) != isinstance(tables[section], list):
+            brackets = "[[{}]]" if section in {"source", "route"} else "[{}]"
+            problems.append(f"{section}: write it as {brackets.format(section)}")
+            del tables[section]
+            continue
+        known = [f.name for f in fields(SECTIONS[section])]
+        for row in rows:
+            for key in [key for key in row if key not in known]:
+                problems.append(f"{section}.{key}: no such key{suggest(key, known)}")
+                del row[key]
+
+
+def suggest(wrong: str, known: Any) -> str:
+    """`; did you mean …?`"""
+    close = difflib.get_close_matches(wrong, list(known), 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _overlay_environment(
+    tables: dict[str, Any], environment: Mapping[str, str], origins: Origins, problems: list[str]
+) -> None:
+    for name, value in environment.items():
+        if not name.startswith("SLS_SIEM_") or "__" not in name:
+            continue
+        section, _, key = name.removeprefix("SLS_SIEM_").lower().partition("__")
+        if section not in SECTIONS or section in {"source", "route"}:
+            problems.append(f"${name}: no such table{suggest(section, SECTIONS)}")
+        elif key not in (known := [f.name for f in fields(SECTIONS[section])]):
+            problems.append(f"${name}: no such key{suggest(key, known)}")
+        else:
+            tables.setdefault(section, {})[key] = value.split(",") if key == "urls" else value
+            origins[f"{section}.{key}"] = f"environment ({name})"
+
+
+def _resolve(value: Any, environment: Mapping[str, str], problems: list[str], where: str) -> Any:
+    """`${ENV}`, `${ENV:-default}`, `${file:/path}`, `${credential:name}` inside any text."""
+    if isinstance(value, dict):
+        return {key: _resolve(one, environment, problems, f"{where}.{key}".lstrip(".")) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_resolve(one, environment, problems, where) for one in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(found: re.Match[str]) -> str:
+        try:
+            return _look_up(found[1], environment)
+        except (KeyError, OSError) as error:
+            problems.append(f"{where}: ${{{found[1].partition(':-')[0]}}} cannot be resolved: {error}")
+            return ""
+
+    return _REFERENCE.sub(look_up, value)
+
+
+def _look_up(reference: str, environment: Mapping[str, str]) -> str:
+    if reference.startswith("file:"):
+        return Path(reference[5:]).read_text(encoding="utf-8").strip()
+    if reference.startswith("credential:"):
+        directory = environment.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise KeyError("systemd gave no credentials (LoadCredential=)")
+        return Path(directory, reference[11:]).read_text(encoding="utf-8").strip()
+    name, has_default, default = reference.partition(":-")
+    if name in environment:
+        return environment[name]
+    if has_default:
+        return default
+    raise KeyError("not in the environment")
+
+
+def _founding_environment(
+    tables: dict[str, Any], environment: Mapping[str, str], origins: Origins, *, has_file: bool
+) -> None:
+    """The variables of the founding document are enough where no file names a source."""
+    get = environment.get
+    hec = tables.setdefault("hec", {})
+    if "urls" not in hec and get("SPLUNK_HEC_URL"):
+        hec["urls"] = [url.strip() for url in environment["SPLUNK_HEC_URL"].split(",") if url.strip()]
+        origins["hec.urls"] = "environment (SPLUNK_HEC_URL)"
+    if not {"token", "token_file"} & hec.keys() and get("SPLUNK_HEC_TOKEN"):
+        hec["token"] = environment["SPLUNK_HEC_TOKEN"]
+        origins["hec.token"] = "environment (SPLUNK_HEC_TOKEN)"
+    if has_file:
+        return
+    endpoints = _list(get("SLS_ENDPOINTS") or get("SLS_ENDPOINT", ""), ";")
+    projects = _list(get("SLS_PROJECTS") or get("SLS_PROJECT", ""), ";")
+    logstores = _list(get("SLS_LOGSTORES") or get("SLS_LOGSTORE", ""), ";")
+    tables["source"] = [
+        {
+            "endpoint": endpoints[min(place, len(endpoints) - 1)] if endpoints else "",
+            "project": project,
+            "logstore": _list(logstores[min(place, len(logstores) - 1)], ",") if logstores else [],
+            "consumer_group": get("SLS_CG", ""),
+            "start": get("SLS_SIEM_START", "begin"),
+            "access_key_id": get("SLS_AK_ID") or get("ALIBABA_CLOUD_ACCESS_KEY_ID", ""),
+            "access_key_secret": get("SLS_AK_KEY") or get("ALIBABA_CLOUD_ACCESS_KEY_SECRET", ""),
+        }
+        for place, project in enumerate(projects)
+    ]
+
+
+def _list(text: str, separator: str) -> list[str]:
+    return [one.strip() for one in text.split(separator) if one.strip()]
+
+
+def _convert(tables: dict[str, Any], problems: list[str]) -> None:
+    for section, table in tables.items():
+        for row in table if isinstance(table, list) else [table]:
+            for key, value in list(row.items()):
+                if key in _SIZE_KEYS and isinstance(value, str):
+                    row[key] = _measured(value, _SIZES, f"{section}.{key}", 'a size such as "10GiB"', problems)
+                elif key in _DURATION_KEYS and isinstance(value, str):
+                    row[key] = _measured(value, _DURATIONS, f"{section}.{key}", 'a duration such as "90s"', problems)
+                elif isinstance(value, int) and not isinstance(value, bool) and key in _DURATION_KEYS:
+                    row[key] = float(value)
+
+
+def _measured(text: str, units: Mapping[str, float], where: str, wanted: str, problems: list[str]) -> float | int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    unit = (found[2].lower() or min(units, key=lambda u: abs(units[u] - 1))) if found else ""
+    if not found or unit not in units:
+        problems.append(f"{where}: not {wanted}")
+        return 1
+    value = float(found[1]) * units[unit]
+    return int(value) if "b" in units else value
+
+
+def _defaults(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
+    supervisor = tables.setdefault("supervisor", {})
+    supervisor.setdefault("workers", min(os.cpu_count() or 1, 8))
+    supervisor.setdefault("senders", supervisor["workers"])
+    state = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    home = Path(environment.get("HOME", "/var/lib")) / ".local/state/sls-siem"
+    tables.setdefault("spool", {}).setdefault("directory", state or str(home))
+    for section in ("memory", "status", "log"):
+        tables.setdefault(section, {})
+
+
+def _shape(tables: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """From tables of the file to the fields of Settings: defaults of sources laid under, lists of logstores unrolled."""
+    common = tables.pop("source_defaults", {})
+    sources: list[dict[str, Any]] = []
+    for row in tables.pop("source", []):
+        whole = {**common, **row}
+        logstores = whole.get("logstore", [])
+        for logstore in logstores if isinstance(logstores, list) else [logstores]:
+            named = whole.get("name") if not isinstance(logstores, list) or len(logstores) == 1 else None
+            sources.append({**whole, "logstore": logstore, "name": named or logstore})
+    if not sources:
+        problems.append("no [[source]]: name a logstore in the file, or set SLS_ENDPOINT, SLS_PROJECT, SLS_LOGSTORE, …")
+    return {**tables, "sources": sources, "routes": tables.pop("route", [])}
+
+
+@cache
+def adapter() -> TypeAdapter[Settings]:
+    """Built once: it takes a while."""
+    return TypeAdapter(Settings)
+
+
+def _validate(shaped: dict[str, Any], problems: list[str]) -> Settings | None:
+    shaped.pop("route", None)
+    if not shaped["sources"]:
+        shaped = {**shaped, "sources": []}
+    try:
+        return adapter().validate_python(shaped)
+    except ValidationError as error:
+        for one in error.errors(include_input=False, include_url=False):
+            where = (
+                ".".join(str(part) for part in one["loc"]).replace("sources.", "source.").replace("routes.", "route.")
+            )
+            problems.append(f"{where}: {_plain(one['type'], one['msg'])}")
+    return None
+
+
+def _plain(kind: str, message: str) -> str:
+    return "missing; it is required" if kind == "missing" else message.replace("Input should be", "should be")
+
+
+def reloader(path: Path | None, command_line: Mapping[str, Any]) -> Callable[[], Settings]:
+    """What HUP calls."""
+    return lambda: load(path, command_line)
+
+
+def defaults_of(section: type) -> dict[str, Any]:
+    """key → default, for docs and `config show`."""
+    found = {}
+    for one in fields(section):
+        if one.default is not MISSING:
+            found[one.name] = one.default
+        elif one.default_factory is not MISSING:
+            found[one.name] = one.default_factory()
+    return found

@@ -1,0 +1,143 @@
+"""What no single setting can tell: whether they fit together. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from buffer.settings import MIB
+from supervisor.settings import Settings
+from worker.settings import SourceSettings
+
+_RELATIVE = re.compile(r"-\d+(\.\d+)?[smhd]")
+
+
+def cross_check(settings: Settings) -> list[str]:
+    """A line for each thing that is wrong."""
+    return [*_numbers(settings), *_sources(settings), *_hec(settings), *_listener(settings), *_routes(settings)]
+
+
+def _numbers(settings: Settings) -> list[str]:
+    found = []
+    supervisor = settings.supervisor
+    for name, value in (("workers", supervisor.workers), ("senders", supervisor.senders)):
+        if not 1 <= value <= 256:
+            found.append(f"supervisor.{name}: must be 1 to 256")
+    children = supervisor.workers + supervisor.senders
+    budget = settings.memory.budget
+    if budget is not None and budget < 64 * MIB * children:
+        found.append(f"memory.budget: {children} children need at least {64 * children} MiB")
+    if supervisor.stop_timeout <= 0:
+        found.append("supervisor.stop_timeout: must be more than 0")
+    if settings.spool.max_bytes < 64 * MIB:
+        found.append("spool.max_bytes: must be at least 64 MiB")
+    if settings.spool.dead_letter_quota >= settings.spool.max_bytes:
+        found.append("spool.dead_letter_max_bytes: must be less than spool.max_bytes")
+    return found
+
+
+def _sources(settings: Settings) -> list[str]:
+    found = []
+    names: set[str] = set()
+    places: set[tuple[str, str, str, str, str]] = set()
+    for source in settings.sources:
+        where = f"source.{source.name}"
+        if source.name in names:
+            found.append(f"{where}: two sources have this name; give one a `name`")
+        names.add(source.name)
+        place = (source.endpoint, source.project, source.logstore, source.consumer_group, source.query)
+        if place in places:
+            found.append(f"{where}: the same logstore, group and query twice")
+        places.add(place)
+        found += [f"{where}.{problem}" for problem in _source(source)]
+    return found
+
+
+def _source(source: SourceSettings) -> list[str]:
+    found = [
+        f"{name}: must not be empty"
+        for name in ("project", "logstore", "endpoint", "consumer_group")
+        if not getattr(source, name)
+    ]
+    if source.credentials_file is None and not (source.access_key_id and source.access_key_secret):
+        found.append("access_key_id: access_key_id and access_key_secret, or a credentials_file, are required")
+    if not is_start(source.start):
+        found.append("start: begin, end, an ISO time with its offset, or relative such as -2h")
+    if not 1 <= source.max_groups <= 1000:
+        found.append("max_groups: must be 1 to 1000")
+    if source.consumer_timeout < 2 * source.heartbeat_interval:
+        found.append("consumer_timeout: must be at least twice heartbeat_interval")
+    if is_plaintext(source.endpoint) and not source.allow_plaintext:
+        found.append("endpoint: plain http would send keys and logs unencrypted; use https, or allow_plaintext = true")
+    return found
+
+
+def is_start(text: str) -> bool:
+    """begin | end | ISO time with offset | -2h."""
+    if text in {"begin", "end"} or _RELATIVE.fullmatch(text):
+        return True
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def is_plaintext(url: str) -> bool:
+    """Plain http to anything but loopback."""
+    parts = urlsplit(url)
+    if parts.scheme != "http":
+        return False
+    try:
+        return not ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname != "localhost"
+
+
+def _hec(settings: Settings) -> list[str]:
+    hec, found = settings.hec, []
+    if not hec.urls:
+        found.append("hec.urls: name at least one URL, such as https://splunk:8088")
+    for url in hec.urls:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            found.append("hec.urls: each must be http(s)://host:port")
+        elif is_plaintext(url) and not hec.allow_plaintext:
+            found.append("hec.urls: plain http would send the token unencrypted; use https, or allow_plaintext = true")
+        if parts.path.strip("/"):
+            found.append("hec.urls: only http(s)://host:port; the path /services/collector/event is added")
+    if not hec.token and hec.token_file is None:
+        found.append("hec.token: token or token_file is required")
+    if hec.on_incorrect_index == "fallback" and not hec.fallback_index:
+        found.append('hec.fallback_index: required with on_incorrect_index = "fallback"')
+    if hec.client_key and not hec.client_cert:
+        found.append("hec.client_cert: required with client_key")
+    if hec.max_request_bytes < 4096:
+        found.append("hec.max_request_bytes: must be at least 4096")
+    if not 1 <= hec.in_flight <= 64:
+        found.append("hec.in_flight: must be 1 to 64")
+    return found
+
+
+def _listener(settings: Settings) -> list[str]:
+    listen = settings.status.listen
+    if not listen:
+        return []
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        return ["status.listen: host:port, or empty to turn it off"]
+    return []
+
+
+def _routes(settings: Settings) -> list[str]:
+    """A route behind one that takes everything can never match."""
+    found = []
+    for place, route in enumerate(settings.routes):
+        taken = [r for r in settings.routes[:place] if (r.topic, r.source_name, r.logstore) == ("*", "*", "*")]
+        if taken:
+            found.append(f"route.{place}: can never match: an earlier route takes every topic")
+        kind = route.host.partition(":")[0]
+        if route.host and kind not in {"source", "hostname", "project", "field"} and not route.host.startswith("="):
+            found.append(f"route.{place}.host: source, hostname, project, field:<name>, or =text")
+    return found

@@ -1,0 +1,25 @@
+"""systemd's notify protocol: one datagram to $NOTIFY_SOCKET. By hand: it is six lines and no dependency."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+class Notifier:
+    """Silent where there is no systemd. The variable is taken out of the environment, so that no child sends."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+
+    def send(self, *lines: str) -> None:
+        """READY=1, STATUS=…, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=…"""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+        ):
+            out.sendto("\n".join(lines).encode(), address)

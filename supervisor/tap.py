@@ -1,0 +1,66 @@
+"""The newest logs of each source, as they are and as they will be sent. Reads shards beside the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from buffer.values import Pull, ShardKey
+from supervisor.cli_sls import clients
+from worker.decode import open_pull
+from worker.encode import Encoder
+from worker.encode_python import merged_fields, parse
+from worker.envelope import text
+from worker.routes import Router
+
+#: LogGroups from the end of a shard.
+BACK = 20
+
+
+def newest_events(config: Path | None, topic: str, stage: str) -> Iterator[dict[str, Any]]:
+    """Envelopes, or the logs with topic and tags."""
+    from supervisor.config import load
+
+    settings = load(config)
+    encoder = Encoder(Router(settings.routes, settings.hec))
+    for source, client in clients(config):
+        for number, shard in client.shards().items():
+            end, begin = client.get_cursor_at(number, "end"), client.get_cursor_at(number, "begin")
+            found = client.pull_raw(number, max(begin, end - BACK), BACK)
+            if not found.groups:
+                continue
+            pull = Pull(
+                key=ShardKey(source.project, source.logstore, source.consumer_group, source.query, number, shard.created),
+                epoch=0, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=found.begin,
+                next=found.next, groups=found.groups, sparse=found.next - found.begin != found.groups, suspect=False,
+                arrived=found.arrived, pulled=0.0, body=found.body,
+            )  # fmt: skip
+            yield from _shown(encoder, pull, topic, stage)
+
+
+def _shown(encoder: Encoder, pull: Pull, topic: str, stage: str) -> Iterator[dict[str, Any]]:
+    raw = open_pull(pull)
+    if stage == "raw":
+        for group in parse(raw):
+            if fnmatchcase(text(group.Topic), topic):
+                for log in group.Logs:
+                    yield _raw(group, log)
+        return
+    encoded = encoder.encode(pull, raw)
+    for event in range(len(encoded)):
+        envelope = orjson.loads(encoded.data[encoded.start(event) : encoded.ends[event]])
+        if fnmatchcase(str(envelope["event"].get("__topic__", "")), topic):
+            yield envelope
+
+
+def _raw(group: Any, log: Any) -> dict[str, Any]:
+    fields = merged_fields(log.Contents)
+    return {
+        "__topic__": text(group.Topic), "__source__": text(group.Source), "__time__": log.Time,
+        "tags": {text(tag.Key): text(tag.Value) for tag in group.LogTags},
+        "log": {name: list(value) if isinstance(value, list) else value for name, value in fields.items()},
+    }  # fmt: skip
