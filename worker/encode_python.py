@@ -58,7 +58,8 @@ def encode_logs(logs: Any, plan: Plan, cursor: str, out: list[bytes]) -> None:
         except TypeError:
             shown = dumps(merged_fields(contents))
         nanoseconds = log.Time_ns
-        time = b"%d.%09d" % (log.Time, nanoseconds) if nanoseconds else b"%d" % log.Time
+        has_fraction = 0 < nanoseconds < 1_000_000_000
+        time = b"%d.%09d" % (log.Time, nanoseconds) if has_fraction else b"%d" % log.Time
         middle = shown[1:-1] + b"," if fields else b""
         number = b"%d" % place if plan.with_id else b""
         out.append(b"".join((HEAD, time, mid, middle, tail, number, end)))

@@ -93,5 +93,5 @@ def _iso_time(value: str) -> str | None:
 
 
 def decimal(seconds: int, nanoseconds: int) -> str:
-    """Never an exponent; nine digits where there are nanoseconds."""
-    return f"{seconds}.{nanoseconds:09d}" if nanoseconds else str(seconds)
+    """Never an exponent; nine digits where there are nanoseconds; what cannot be nanoseconds is left out."""
+    return f"{seconds}.{nanoseconds:09d}" if 0 < nanoseconds < 1_000_000_000 else str(seconds)
