@@ -31,6 +31,7 @@ from worker.sls_errors import SlsError
 
 log = get_logger()
 TURN = 0.25
+SUMMARY_EVERY = 60.0
 DAMAGED, UNUSABLE, LOCKED, CRASHED = 65, 74, 75, 70
 
 
@@ -78,6 +79,7 @@ class Consumer:
         self._hearts: list[Heart] = []
         self._waiting: list[SourceSettings] = list(context.settings.sources)
         self._level = 0
+        self._next_summary = time.monotonic() + SUMMARY_EVERY
 
     def run(self) -> int:
         """The main loop: beat, report, look after the threads."""
@@ -95,6 +97,7 @@ class Consumer:
             if self._stopping.is_set():
                 self._putter.stopping = True
                 for heart in self._hearts:
+                    heart.let_all_go()
                     heart.member.wake.set()
                 if not any(thread.is_alive() for thread in threads):
                     break
@@ -151,6 +154,11 @@ class Consumer:
         if level != self._level or (level and int(time.monotonic()) % 5 == 0):
             trim_memory()
         self._level = level
+        if time.monotonic() >= self._next_summary:
+            self._next_summary = time.monotonic() + SUMMARY_EVERY
+            log.info(
+                "consumer", **self._putter.since_last(), shards=sum(len(h.member.live_readers()) for h in self._hearts)
+            )
         show(self._report, self._context.name, [heart.member for heart in self._hearts])
         self._report.write()
 

@@ -87,11 +87,11 @@ class Heart:
         interval = min(self.member.source.heartbeat_interval, self.member.source.consumer_timeout / 4)
         while True:
             self.member.wake.clear()
-            wait = self._beat()
             if self._stopping.is_set():
-                self._let_all_go()
+                self.let_all_go()
                 if not self.member.live_readers():
                     return
+            wait = self._beat()
             self.member.wake.wait(interval if wait is None else wait)
 
     def _beat(self) -> float | None:
@@ -138,7 +138,8 @@ class Heart:
             member.readers[number] = reader
         self._spawn(f"{member.source.name}/{number}", reader.run)
 
-    def _let_all_go(self) -> None:
+    def let_all_go(self) -> None:
+        """At stop: finish, save, end; the heartbeat goes on until they have."""
         for reader in self.member.live_readers():
             reader.let_go()
 

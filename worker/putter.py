@@ -73,6 +73,7 @@ class Putter:
         self._closing = False
         self._trouble_since = 0.0
         self._age = (0.0, 0.0)
+        self._done = {"puts": 0, "pulls": 0, "groups": 0, "bytes": 0}
         self.stopping = False
         """Asked to stop: what cannot be put at once is thrown away."""
         self.deadline = float("inf")
@@ -123,6 +124,7 @@ class Putter:
                 self._hold(error, tickets)
                 continue
             self._released()
+            self._count(tickets)
             for ticket, answer in zip(tickets, answers, strict=True):
                 ticket.settle(answer)
             return
@@ -154,6 +156,17 @@ class Putter:
             self._trouble_since = 0.0
             if self._report.release("disk", "spool"):
                 log.info("the spool takes again")
+
+    def _count(self, tickets: list[Ticket]) -> None:
+        self._done["puts"] += 1
+        self._done["pulls"] += len(tickets)
+        self._done["groups"] += sum(ticket.pull.groups for ticket in tickets)
+        self._done["bytes"] += sum(len(ticket.pull.body) for ticket in tickets)
+
+    def since_last(self) -> dict[str, int]:
+        """What was put since this was asked last, for the summary line."""
+        found, self._done = self._done, dict.fromkeys(self._done, 0)
+        return found
 
     def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
         """See LaneWriter."""

@@ -51,6 +51,7 @@ class Reader:
         """Read-only and read to its end."""
         self.edge: float | None = None
         """Everything that SLS received before has been pulled, Unix seconds."""
+        self.alarm = 0
         self.caught_up = time.time()
         """When the checkpoint last was where `durable` is."""
         self.saving = threading.Lock()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+from worker.logs import get_logger
 from worker.member import Member
 from worker.reader import Reader
 from worker.report import Report
+
+log = get_logger()
 
 
 def row(reader: Reader, retention: float | None, now: float) -> dict[str, Any]:
@@ -25,10 +28,34 @@ def row(reader: Reader, retention: float | None, now: float) -> dict[str, Any]:
     }
 
 
-def show(report: Report, child: str, members: Iterable[Member]) -> None:
+def alarm(left: float | None, retention: float | None) -> int:
+    """0, 1 under a quarter of the retention, 2 under a day (of a retention that is longer than two)."""
+    if left is None or retention is None:
+        return 0
+    if left < 86400 and retention > 2 * 86400:
+        return 2
+    return 1 if left < retention / 4 else 0
+
+
+def warn(reader: Reader, left: float | None, retention: float | None) -> None:
+    """Said when it gets worse, not each second."""
+    now = alarm(left, retention)
+    if now > reader.alarm:
+        log.error(
+            "logs will be lost to retention", source=reader.member.source.name, shard=reader.number,
+            retention_left_seconds=left, hint="see what holds reading up, or raise the logstore's retention now",
+        )  # fmt: skip
+    reader.alarm = now
+
+
+def show(report: Report, child: str, members: Sequence[Member]) -> None:
     """Once a second."""
     now = time.time()
     rows = [row(reader, member.retention, now) for member in members for reader in member.live_readers()]
+    for member in members:
+        for reader in member.live_readers():
+            if reader.edge is not None and member.retention is not None:
+                warn(reader, member.retention - max(0.0, now - reader.edge), member.retention)
     for name in ("lag_seconds", "retention_left_seconds", "checkpoint_age_seconds"):
         report.forget(name)
         for one in rows:

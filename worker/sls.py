@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import json
@@ -15,7 +16,7 @@ import os
 import time
 import urllib.request
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
@@ -204,23 +205,28 @@ class SlsClient(LogClient):
 
     def get_cursor_at(self, shard: int, where: str) -> int:
         """begin, end, or Unix seconds."""
-        return cursors.to_number(self._json("GET", f"/shards/{shard}", {"type": "cursor", "from": where})["cursor"])
+        with as_expected("GetCursor"):
+            found = self._json("GET", f"/shards/{shard}", {"type": "cursor", "from": where})
+            return cursors.to_number(found["cursor"])
 
     def shards(self) -> dict[int, Shard]:
         """All shards of the logstore, read-only ones too."""
-        found = self._json("GET", "/shards", {})
-        return {
-            int(one["shardID"]): Shard(int(one["shardID"]), one.get("status") == "readonly", int(one["createTime"]))
-            for one in found
-        }
+        with as_expected("ListShards"):
+            rows = [
+                Shard(int(one["shardID"]), one.get("status") == "readonly", int(one["createTime"]))
+                for one in self._json("GET", "/shards", {})
+            ]
+        return {one.number: one for one in rows}
 
     def retention_seconds(self) -> float:
         """The logstore's TTL."""
-        return float(self._json("GET", "", {})["ttl"]) * 86400.0
+        with as_expected("GetLogStore"):
+            return float(self._json("GET", "", {})["ttl"]) * 86400.0
 
     def groups(self) -> dict[str, float]:
         """Consumer group → its time-out."""
-        return {one["name"]: float(one["timeout"]) for one in self._json("GET", "/consumergroups", {})}
+        with as_expected("ListConsumerGroup"):
+            return {str(one["name"]): float(one["timeout"]) for one in self._json("GET", "/consumergroups", {})}
 
     def create_group(self, name: str, timeout: float) -> None:
         """GroupExists when somebody was first."""
@@ -229,18 +235,19 @@ class SlsClient(LogClient):
 
     def heartbeat(self, group: str, consumer: str, held: Sequence[int]) -> list[int]:
         """The shards we have from now on."""
-        found = self._json("POST", f"/consumergroups/{group}", {"type": "heartbeat", "consumer": consumer}, list(held))
-        given = found.get("shards") if isinstance(found, dict) else found
-        if not isinstance(given, list) or not all(isinstance(one, int) for one in given):
-            raise BadAnswer("the answer to a heartbeat is no list of shards")
-        return given
+        params = {"type": "heartbeat", "consumer": consumer}
+        with as_expected("HeartBeat"):
+            found = self._json("POST", f"/consumergroups/{group}", params, list(held))
+            given = found["shards"] if isinstance(found, dict) else found
+            return [one + 0 for one in given]
 
     def checkpoints(self, group: str) -> dict[int, int | None]:
         """Shard → checkpoint, None where none is saved."""
-        found = self._json("GET", f"/consumergroups/{group}", {})
-        return {
-            int(one["shard"]): cursors.to_number(one["checkpoint"]) if one.get("checkpoint") else None for one in found
-        }
+        with as_expected("GetCheckPoint"):
+            return {
+                int(one["shard"]): cursors.to_number(one["checkpoint"]) if one.get("checkpoint") else None
+                for one in self._json("GET", f"/consumergroups/{group}", {})
+            }
 
     def save_checkpoint(self, group: str, consumer: str, shard: int, cursor: int, *, force: bool = False) -> None:
         """Revoked when the shard is not ours any more."""
@@ -253,9 +260,16 @@ class SlsClient(LogClient):
         resource = f"/logstores/{self._settings.logstore}{path}"
         headers = {"Content-Type": "application/json"}
         found, _ = self._send(method, self._settings.project, text, resource, params, headers)
-        if found is None and method == "GET":
-            raise BadAnswer("the answer is empty")
         return found
+
+
+@contextlib.contextmanager
+def as_expected(what: str) -> Iterator[None]:
+    """An answer without the fields it must have is an error like the others, not a crash."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadAnswer(f"the answer to {what} is not SLS's: {type(error).__name__} {error}") from error
 
 
 def choose_proxies(proxy: str, host: str) -> dict[str, str]:

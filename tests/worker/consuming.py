@@ -76,8 +76,13 @@ class House:
             process.join(10)
         self.spool.close()
 
+    def read(self, *sources: SourceSettings) -> None:
+        """From the next start on."""
+        self.context = replace(self.context, settings=replace(self.context.settings, sources=sources))
+
     def start(self, slot: int = 0, **changes: Any) -> None:
         (self.spool.run_directory / f"consumer-{slot}.json").unlink(missing_ok=True)
+        self.board.clear_beat(slot)
         context = replace(self.context, slot=slot, index=slot, **changes)
         process = _SPAWN.Process(target=run_consumer, args=(context,), name=f"consumer-{slot}")
         process.start()
@@ -88,6 +93,7 @@ class House:
         self.processes[slot].join(10)
 
     def stop(self, slot: int = 0, deadline: float = 20) -> int:
+        poll(lambda: self.board.last_beat(slot), "a first beat: the handlers are there")
         os.kill(self.processes[slot].pid, signal.SIGTERM)
         return self.wait(slot, deadline)
 

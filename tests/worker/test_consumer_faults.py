@@ -1,0 +1,359 @@
+"""What SLS, the network and the machine do to a consumer; each of these stops or harms the SDK's own consumer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.emulators.generator_wire import parse_group, parse_list
+from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_calls import Knobs
+from tests.emulators.sls_client import SlsClient
+from tests.waiting import poll
+from tests.worker.consuming import House, body_of, source_of, stored
+
+
+def calls(sls: SlsEmulator, operation: str) -> int:
+    return sum(times for (name, _, _), times in list(sls.service.counts.items()) if name == operation)
+
+
+def most_frequent_topic(sls: SlsEmulator) -> str:
+    groups = [parse_group(parse_list(one)[0]) for one in sls.store().shards[0].framed]
+    return Counter(group.topic.decode() for group in groups).most_common(1)[0][0]
+
+
+def holding(house: House, shards: int, slot: int = 0) -> None:
+    poll(lambda: len(house.report(slot)["facts"]["shards"]) == shards, f"{shards} shards are held")
+
+
+FAILURES: list[tuple[str, dict[str, Any]]] = [
+    ("status", {"status": 500}),
+    ("status", {"status": 429, "code": "Throttled"}),
+    ("status", {"status": 403, "code": "ShardReadQuotaExceed"}),
+    ("status", {"status": 502, "text": "<html>gateway</html>"}),
+    ("drop", {}),
+    ("drop_after", {}),
+    ("status_after", {"status": 503, "code": "ServerBusy"}),
+]
+
+
+def test_calls_that_fail_in_every_way_lose_nothing_and_store_nothing_twice(tmp_path: Path) -> None:
+    with SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=100_000)) as sls:
+        sls.fill(8_000)
+        faults = [sls.faults.add(kind, probability=0.03, **options) for kind, options in FAILURES]
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert sum(one.happened for one in faults) > 5
+            assert house.groups() == stored(sls)
+
+
+@pytest.mark.parametrize(("operation", "status"), [("pull", 400), ("pull", 429), ("heartbeat", 400)])
+def test_a_call_that_is_always_refused_is_not_hammered_and_ends_by_itself(
+    tmp_path: Path, operation: str, status: int
+) -> None:
+    """The SDK's consumer asks 11 times a second, and 900 times where a heartbeat's answer is wrong."""
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(1_000)
+        fault = sls.faults.add("status", operation, status=status, code="ParameterInvalid")
+        with House(tmp_path / "spool", source_of(sls, codec="lz4")) as house:
+            house.start()
+            poll(lambda: fault.happened, "it is refused")
+            before = calls(sls, operation)
+            time.sleep(3)
+            assert calls(sls, operation) - before <= 16
+            poll(house.hold, "a hold")
+            assert (house.hold() or {})["hint"]
+            sls.faults.clear()
+            house.wait_drained(sls)
+            poll(lambda: house.hold() is None, "the hold ends")
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_heartbeat_answered_with_nonsense_is_neither_believed_nor_repeated_at_once(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(1_000)
+        for text in ("", "{}", '"x"', '{"shards": null}', "[[1]]", "<html>"):
+            sls.faults.add("body", "heartbeat", text=text, count=1)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert calls(sls, "heartbeat") < 30
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_hanging_service_falls_the_fence_and_nothing_is_put_behind_it(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(500)
+        with House(tmp_path / "spool", source_of(sls, consumer_timeout=3.0)) as house:
+            house.start()
+            house.wait_drained(sls)
+            sls.faults.add("hang", "heartbeat", seconds=6, count=1)
+            shard = sls.store().shards[0]
+            poll(lambda: any(one.fault == "hang" for one in sls.service.requests), "a heartbeat hangs", 20)
+            assert not [one for one in shard.pulls if 3.6 < time.time() - one.time < 0.6], "no pull behind the fence"
+            sls.fill(500)
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls:
+        sls.fill(500)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            started = time.monotonic()
+            with sls.service.lock:
+                sls.store().groups["siem"].consumers.clear()
+                for one in sls.store().groups["siem"].shards.values():
+                    one.state, one.owner = "not_alloc", ""
+            sls.fill(500)
+            house.wait_drained(sls)
+            assert time.monotonic() - started < 5
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_group_that_vanished_is_made_again_and_reading_goes_on_where_it_was(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls:
+        sls.fill(1_000)
+        with House(tmp_path / "spool", source_of(sls, start="end")) as house:
+            first = stored(sls)
+            house.start()
+            holding(house, 2)
+            sls.fill(1_000)
+            house.wait_drained(sls)
+            with SlsClient(sls) as client:
+                client.sdk.delete_consumer_group("p", "l", "siem")
+            sls.fill(1_000)
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls) - first
+
+
+def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    """A zombie: SIGSTOP beyond the time-out, another host takes over, SIGCONT."""
+    sls = SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000))
+    with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
+        one.read(source_of(sls, consumer_timeout=2.0))
+        two.read(source_of(sls, consumer_timeout=2.0))
+        one.start()
+        sls.fill(1_000)
+        one.wait_drained(sls)
+        os.kill(one.processes[0].pid, signal.SIGSTOP)
+        had = one.groups()
+        two.start()
+        sls.fill(6_000)
+        poll(lambda: sls.drained("siem"), "the other host takes over")
+        os.kill(one.processes[0].pid, signal.SIGCONT)
+        time.sleep(2)
+        assert one.stop() == 0
+        assert two.stop() == 0
+        assert one.groups() == had
+        assert one.groups() + two.groups() == stored(sls)
+
+
+def test_two_hosts_share_and_hand_over_without_a_copy(tmp_path: Path) -> None:
+    sls = SlsEmulator(shards=4, knobs=Knobs(max_pull_bytes=100_000))
+    with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
+        one.read(source_of(sls))
+        two.read(source_of(sls))
+        sls.fill(6_000)
+        one.start()
+        poll(lambda: len(one.groups()) > 50, "the first reads")
+        two.start()
+        poll(lambda: len(set(sls.owners("siem").values()) - {""}) == 2, "both hold shards")
+        sls.fill(6_000)
+        assert one.stop() == 0
+        sls.fill(3_000)
+        poll(lambda: sls.drained("siem"), "the second takes all")
+        assert two.stop() == 0
+        assert one.groups() + two.groups() == stored(sls)
+
+
+def test_pulls_that_a_query_emptied_move_the_checkpoint(tmp_path: Path) -> None:
+    query = "* | where __topic__ = 'no_such_topic'"
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000)) as sls:
+        sls.fill(4_000)
+        with House(tmp_path / "spool", source_of(sls, query=query)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.pulls() == []
+
+
+def test_a_query_filters_and_what_passes_is_stored_once(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000)) as sls:
+        sls.fill(6_000)
+        query = f"* | where __topic__ = '{most_frequent_topic(sls)}'"
+        with House(tmp_path / "spool", source_of(sls, query=query), once=True) as house:
+            house.start()
+            assert house.wait() == 0
+            pulls = house.pulls()
+            shard = sls.store().shards[0]
+            assert 0 < sum(pull.groups for pull in pulls) < len(shard.framed)
+            assert sum(pull.groups for pull in pulls) == sum(one.count for one in shard.pulls)
+            assert all(pull.sparse for pull in pulls)
+            for pull in pulls:
+                body_of(pull)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "codec", "expected"),
+    [
+        ({}, "auto", "zstd"),
+        ({"zstd": False}, "auto", "lz4"),
+        ({"forced_codec": ""}, "auto", "lz4"),
+        ({"forced_codec": "deflate"}, "auto", "lz4"),
+    ],
+)
+def test_the_codec_is_found_out_and_a_plain_body_is_compressed(
+    tmp_path: Path, knobs: dict[str, Any], codec: str, expected: str
+) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=300_000, **knobs)) as sls:
+        sls.fill(3_000)
+        with House(tmp_path / "spool", source_of(sls, codec=codec), once=True) as house:
+            house.start()
+            assert house.wait() == 0
+            assert house.groups() == stored(sls)
+            assert {pull.codec for pull in house.pulls()} == {expected}
+            assert sum(len(body_of(pull)) for pull in house.pulls()) == sum(map(len, sls.store().shards[0].framed))
+
+
+def test_a_full_quota_of_groups_names_those_that_exist(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_groups=2)) as sls:
+        sls.fill(500)
+        with SlsClient(sls) as client:
+            for name in ("old-one", "old-two"):
+                client.sdk.create_consumer_group("p", "l", name, 30)
+            with House(tmp_path / "spool", source_of(sls)) as house:
+                house.start()
+                poll(house.hold, "a hold", 10)
+                hold = house.hold()
+                assert hold is not None
+                assert "ConsumerGroupQuotaExceed" in hold["error"]
+                assert "old-one, old-two" in hold["hint"]
+                client.sdk.delete_consumer_group("p", "l", "old-one")
+                house.wait_drained(sls)
+                assert house.stop() == 0
+
+
+def test_one_source_refused_does_not_stop_the_other(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(500)
+        bad = source_of(sls, name="gone", logstore="no-such-logstore")
+        plain = source_of(sls, name="plain", endpoint="http://cn-nowhere.example.com")
+        with House(tmp_path / "spool", bad, plain, source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            poll(lambda: len(house.report()["holds"]) == 2, "two holds", 10)
+            holds = {one["name"]: one for one in house.report()["holds"]}
+            assert "LogStoreNotExist" in holds["gone"]["error"]
+            assert "plain http" in holds["plain"]["error"]
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_checkpoint_moved_back_on_purpose_is_read_again(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000)) as sls:
+        sls.fill(2_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            shard = sls.store().shards[0]
+            with sls.service.lock:
+                sls.store().groups["siem"].shards[0].checkpoint = shard.first + 5
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            again = Counter((0, at) for at in range(shard.first + 5, shard.end))
+            assert house.groups() == stored(sls) + again
+
+
+def test_a_logstore_made_anew_under_the_same_name_is_read_from_its_beginning(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(1_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            old = len(house.groups())
+            with sls.service.lock:
+                sls.recreate_shard(0)
+            sls.fill(1_000)
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert len(house.groups()) == old + len(stored(sls))
+
+
+def test_sixteen_shards_are_let_go_within_seconds_and_saved(tmp_path: Path) -> None:
+    """The SDK's consumer takes a second a shard, with its heartbeat already stopped."""
+    with SlsEmulator(shards=16) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        house.start()
+        holding(house, 16)
+        sls.fill(16_000)
+        poll(lambda: house.groups() == stored(sls), "all is in the lane")
+        started = time.monotonic()
+        assert house.stop() == 0
+        assert time.monotonic() - started < 6
+        assert sls.drained("siem")
+        assert not any(one.error for one in sls.store().checkpoints)
+
+
+def test_without_memory_or_spool_nothing_is_pulled_and_it_goes_on_after(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        for name in ("memory_level", "spool_level"):
+            setattr(house.board, name, 2)
+            house.start()
+            holding(house, 2)
+            sls.fill(1_000)
+            time.sleep(1)
+            assert not house.groups() - Counter(dict.fromkeys(house.groups(), 1))
+            before = sum(len(one.pulls) for one in sls.store().shards.values())
+            time.sleep(1)
+            assert sum(len(one.pulls) for one in sls.store().shards.values()) == before
+            setattr(house.board, name, 0)
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_bytes_in_flight_are_bounded_and_one_pull_always_goes(tmp_path: Path) -> None:
+    with SlsEmulator(shards=4) as sls:
+        sls.fill(20_000)
+        with House(tmp_path / "spool", source_of(sls), in_flight=1) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_lane_in_use_and_a_damaged_index_end_with_their_own_codes(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(500)
+        with House(tmp_path / "spool", source_of(sls), once=True) as house:
+            house.start()
+            assert house.wait() == 0
+            lane = house.settings.directory / "lanes" / f"{house.spool.id}-0"
+            (lane / "cache.db").write_bytes(b"not a database, " * 1000)
+            for name in ("cache.db-wal", "cache.db-shm"):
+                (lane / name).unlink(missing_ok=True)
+            house.start()
+            assert house.wait() == 65
+            from buffer.lane import take_lock
+
+            lock = take_lock(lane / "writer.lock")
+            house.start()
+            assert house.wait() == 75
+            os.close(lock)

@@ -1,0 +1,221 @@
+"""The door to SLS: one try, short time-outs, errors that say what to do, and no help from the environment."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_auth import AccessKey
+from tests.emulators.sls_calls import Knobs
+from tests.worker.consuming import source_of
+from worker import cursor, sls_errors
+from worker.credentials import Credentials, parse_keys
+from worker.settings import SourceSettings
+from worker.sls import SlsClient, choose_proxies
+from worker.sls_errors import SlsError, classify
+
+
+@contextmanager
+def client(source: SourceSettings) -> Iterator[SlsClient]:
+    made = SlsClient(source, Credentials(source))
+    made._timeout = (2.0, 2.0)
+    made.deadline = 3.0
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@given(st.integers(0, (1 << 63) - 1))
+def test_cursors_go_there_and_back(number: int) -> None:
+    assert cursor.to_number(cursor.to_text(number)) == number
+
+
+@pytest.mark.parametrize("text", ["", "!", "MTIz!", "LTE=", "MS41", "é", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"])
+def test_what_is_no_cursor_is_refused(text: str) -> None:
+    with pytest.raises(sls_errors.BadAnswer):
+        cursor.to_number(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (404, "ConsumerNotMatch", sls_errors.Revoked),
+        (404, "ConsumerNotExsit", sls_errors.Revoked),
+        (400, "ShardNotExist", sls_errors.Revoked),
+        (400, "InvalidCursor", sls_errors.InvalidCursor),
+        (400, "NotExistConsumerWithBody", sls_errors.ForgottenConsumer),
+        (404, "ConsumerGroupNotExist", sls_errors.GroupNotFound),
+        (400, "ConsumerGroupAlreadyExist", sls_errors.GroupExists),
+        (403, "ConsumerGroupQuotaExceed", sls_errors.QuotaExceeded),
+        (401, "SignatureNotMatch", sls_errors.CredentialsRefused),
+        (401, "Unauthorized", sls_errors.CredentialsRefused),
+        (403, "SecurityTokenExpired", sls_errors.CredentialsRefused),
+        (403, "InvalidAccessKeyId.NotFound", sls_errors.CredentialsRefused),
+        (403, "Unauthorized", sls_errors.Forbidden),
+        (403, "ShardReadQuotaExceed", sls_errors.Throttled),
+        (429, "", sls_errors.Throttled),
+        (404, "ProjectNotExist", sls_errors.NotFound),
+        (400, "RequestTimeTooSkewed", sls_errors.ClockSkew),
+        (500, "InternalServerError", sls_errors.Unavailable),
+        (503, "", sls_errors.Unavailable),
+        (400, "ParameterInvalid", sls_errors.BadRequest),
+        (302, "", sls_errors.BadAnswer),
+    ],
+)
+def test_each_refusal_is_named_for_what_to_do(status: int, code: str, kind: type[SlsError]) -> None:
+    found = classify(status, code, "words\nof SLS")
+    assert type(found) is kind
+    assert found.hint
+    assert "\n" not in found.error
+
+
+def test_a_refused_call_is_tried_once_and_at_once(tmp_path: Path) -> None:
+    """The SDK sleeps a second ten times for a 500."""
+    with SlsEmulator() as sls, client(source_of(sls)) as made:
+        sls.faults.add("status", status=500)
+        started = time.monotonic()
+        with pytest.raises(sls_errors.Unavailable):
+            made.shards()
+        assert time.monotonic() - started < 1
+        assert sum(sls.service.counts.values()) == 1
+
+
+def test_silence_and_dribble_end_by_the_clock(tmp_path: Path) -> None:
+    with SlsEmulator() as sls, client(source_of(sls)) as made:
+        sls.fill(1_000)
+        begin = made.get_cursor_at(0, "begin")
+        sls.faults.add("hang", "pull", seconds=10, count=1)
+        sls.faults.add("slow", "pull", amount=1000, count=1)
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(sls_errors.Unreachable):
+                made.pull_raw(0, begin, 100)
+            assert time.monotonic() - started < 6
+
+
+def test_nobody_there_is_unreachable_and_a_strange_certificate_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with SlsEmulator(tls=True) as sls:
+        with client(source_of(sls, endpoint=f"http://127.0.0.1:{port}")) as made, pytest.raises(sls_errors.Unreachable):
+            made.shards()
+        with client(source_of(sls, ca_file=None)) as made, pytest.raises(sls_errors.TlsRefused, match="certificate"):
+            made.shards()
+
+
+def test_the_environment_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = tmp_path / "other-ca.pem"
+    wrong.write_text("")
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login somebody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(wrong))
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    with SlsEmulator(tls=True) as sls, client(source_of(sls)) as made:
+        assert list(made.shards()) == [0]
+
+
+def test_a_proxy_is_the_setting_or_the_environments_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://corp:3128")
+    monkeypatch.setenv("NO_PROXY", "inside.example.com")
+    monkeypatch.delenv("HTTP_PROXY", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    assert choose_proxies("", "cn-hangzhou.log.aliyuncs.com")["https"] == "http://corp:3128"
+    assert choose_proxies("", "inside.example.com") == {}
+    assert choose_proxies("", "127.0.0.1") == {}
+    assert choose_proxies("http://mine:1", "x.example.com") == {"http": "http://mine:1", "https": "http://mine:1"}
+
+
+def test_a_project_is_named_in_the_host_through_a_proxy() -> None:
+    with SlsEmulator() as sls:
+        source = source_of(sls, endpoint="http://cn-hangzhou.log.aliyuncs.com", proxy=sls.proxy, allow_plaintext=True)
+        with client(source) as made:
+            assert list(made.shards()) == [0]
+        assert sls.service.requests[-1].headers["host"].startswith("p.cn-hangzhou")
+
+
+def test_plain_http_needs_leave() -> None:
+    with SlsEmulator() as sls:
+        for endpoint in ("http://cn-hangzhou.log.aliyuncs.com", "http://10.0.0.7:80", "ftp://x", "https://"):
+            with pytest.raises(sls_errors.Misconfigured), client(source_of(sls, endpoint=endpoint)):
+                pass
+        with client(source_of(sls, endpoint="cn-hangzhou.log.aliyuncs.com")) as made:
+            assert made._endpoint == "cn-hangzhou.log.aliyuncs.com:443"
+            assert made.http_type == "https://"
+        with client(source_of(sls, endpoint="https://[::1]:9443")) as made:
+            assert made._endpoint == "[::1]:9443"
+
+
+@pytest.mark.parametrize("region", ["", "cn-hangzhou"])
+def test_a_token_is_sent_and_a_file_of_keys_is_read_again(tmp_path: Path, region: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"AccessKeyId": "sts", "AccessKeySecret": "s1", "SecurityToken": "t1"}')
+    with SlsEmulator(keys=[AccessKey("sts", "s1", token="t1")]) as sls:
+        source = source_of(sls, access_key_id="", access_key_secret="", credentials_file=path, region=region)
+        with client(source) as made:
+            assert list(made.shards()) == [0]
+            sls.service.keys["sts"] = AccessKey("sts", "s2", token="t2")
+            with pytest.raises(sls_errors.CredentialsRefused):
+                made.shards()
+            path.write_text('{"access_key_id": "sts", "access_key_secret": "s2", "security_token": "t2"}')
+            time.sleep(1.1)
+            assert list(made.shards()) == [0]
+            path.write_text('{"access_key_id": "st')
+            time.sleep(1.1)
+            assert list(made.shards()) == [0], "a half-written file changes nothing"
+
+
+def test_a_file_of_keys_that_never_was_readable_says_what_it_should_hold(tmp_path: Path) -> None:
+    with SlsEmulator() as sls, client(source_of(sls, credentials_file=tmp_path / "none")) as made:
+        with pytest.raises(sls_errors.Misconfigured) as found:
+            made.shards()
+        assert "access_key_id" in found.value.hint
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"access_key_id": "a"}', b'{"access_key_secret": "topsecret"}'])
+def test_keys_that_cannot_be_read_are_never_echoed(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r".") as found:
+        parse_keys(data)
+    assert "topsecret" not in str(found.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]x", "<html>", '{"a": 1}', "3", "null"])
+@pytest.mark.parametrize("operation", ["list_shards", "list_groups", "get_checkpoint", "heartbeat", "cursor"])
+def test_an_answer_of_another_kind_is_an_error_of_ours(answers: tuple[SlsEmulator, SlsClient], operation: str,
+                                                       text: str) -> None:  # fmt: skip
+    sls, made = answers
+    ask: dict[str, Any] = {
+        "list_shards": made.shards,
+        "list_groups": made.groups,
+        "get_checkpoint": lambda: made.checkpoints("g"),
+        "heartbeat": lambda: made.heartbeat("g", "c", []),
+        "cursor": lambda: made.get_cursor_at(0, "end"),
+    }
+    sls.faults.clear()
+    sls.faults.add("body", operation, text=text)
+    with pytest.raises(SlsError):
+        ask[operation]()
+
+
+@pytest.fixture(scope="module")
+def answers() -> Iterator[tuple[SlsEmulator, SlsClient]]:
+    with SlsEmulator() as sls, client(source_of(sls)) as made:
+        made.create_group("g", 30)
+        yield sls, made
+
+
+def test_headers_in_any_case_are_read() -> None:
+    with SlsEmulator(knobs=Knobs(title_case_headers=True)) as sls, client(source_of(sls)) as made:
+        sls.fill(500)
+        assert made.pull_raw(0, made.get_cursor_at(0, "begin"), 10).groups > 0
