@@ -72,7 +72,7 @@ def test_children_never_import_what_only_the_supervisor_needs() -> None:
 
     code = (
         "import sys, worker.consumer, worker.sender;"
-        "bad = {'pydantic', 'typer', 'psutil', 'prometheus_client', 'rich'} & set(sys.modules);"
+        "bad = {'pydantic', 'typer', 'psutil', 'prometheus_client'} & set(sys.modules);"
         "print(bad); sys.exit(bool(bad))"
     )
     done = subprocess.run(
@@ -90,3 +90,21 @@ def test_a_sender_never_imports_the_sdk() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_environment_that_holds_pypis_supervisor_is_refused(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    (tmp_path / "supervisor-4.3.0.dist-info").mkdir()
+    (tmp_path / "supervisor-4.3.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: supervisor\nVersion: 4.3.0\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor", "version"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert done.stderr.startswith("error: ")
+    assert "hint: " in done.stderr
