@@ -53,7 +53,7 @@ def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float],
 
 def look(member: Member, number: int) -> tuple[int | None, bool]:
     """(S, whether other shards of the group have checkpoints)"""
-    found = member.control.checkpoints(member.source.consumer_group)
+    found = member.saving.checkpoints(member.source.consumer_group)
     return found.get(number), any(one is not None for other, one in found.items() if other != number)
 
 

@@ -31,7 +31,7 @@ from worker.sls_errors import SlsError
 
 log = get_logger()
 TURN = 0.25
-SUMMARY_EVERY = 60.0
+SUMMARY_EVERY, OPEN_EVERY = 60.0, 10.0
 DAMAGED, UNUSABLE, LOCKED, CRASHED = 65, 74, 75, 70
 
 
@@ -80,6 +80,7 @@ class Consumer:
         self._waiting: list[SourceSettings] = list(context.settings.sources)
         self._level = 0
         self._next_summary = time.monotonic() + SUMMARY_EVERY
+        self._next_open = 0.0
 
     def run(self) -> int:
         """The main loop: beat, report, look after the threads."""
@@ -111,7 +112,10 @@ class Consumer:
     def _open_sources(self) -> list[threading.Thread]:
         """A heart for each source whose settings make a client; the others are held and tried again."""
         made, still = [], []
-        for source in self._waiting if not self._stopping.is_set() else []:
+        if self._stopping.is_set() or time.monotonic() < self._next_open:
+            return []
+        self._next_open = time.monotonic() + OPEN_EVERY
+        for source in self._waiting:
             host = socket.gethostname()
             name = consumer_name(source.consumer_group, host, self._context.spool_id, self._context.slot)
             try:

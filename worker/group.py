@@ -21,10 +21,11 @@ def enter_group(member: Member) -> None:
     source = member.source
     if not member.starts:
         groups = member.control.groups()
-        if source.consumer_group in groups:
-            member.fence.narrow(groups[source.consumer_group])
-            return
-        if not _create(member, groups):
+        created = source.consumer_group not in groups and _create(member, groups)
+        if not created:
+            # Where somebody was first this moment, its time-out may be another.
+            known = groups if source.consumer_group in groups else member.control.groups()
+            member.fence.narrow(known.get(source.consumer_group, source.consumer_timeout))
             return
         member.starts = dict.fromkeys(member.shards)
     where = parse_start(source.start, time.time())

@@ -84,7 +84,7 @@ class Heart:
             lock.release()
 
     def _beat_on(self) -> None:
-        interval = min(self.member.source.heartbeat_interval, self.member.source.consumer_timeout / 4)
+        interval = min(self.member.source.heartbeat_interval, self.member.fence.timeout / 4)
         while True:
             self.member.wake.clear()
             if self._stopping.is_set():

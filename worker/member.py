@@ -31,12 +31,13 @@ class Fence:
     """Whether our shards are still ours, by our own clock: SLS gives them away after a silence."""
 
     def __init__(self, timeout: float) -> None:
-        self._limit = 0.8 * timeout
+        self.timeout = timeout
+        """Seconds after which SLS gives our shards away."""
         self._acknowledged = float("-inf")
 
     def narrow(self, timeout: float) -> None:
         """The group's own time-out, where it is shorter than ours."""
-        self._limit = min(self._limit, 0.8 * timeout)
+        self.timeout = min(self.timeout, timeout)
 
     def acknowledge(self, sent: float) -> None:
         """A heartbeat sent at `sent` was answered."""
@@ -48,7 +49,7 @@ class Fence:
 
     def holds(self) -> bool:
         """Pull, put and save only while it does."""
-        return boottime() - self._acknowledged < self._limit
+        return boottime() - self._acknowledged < 0.8 * self.timeout
 
 
 class Codec:

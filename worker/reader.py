@@ -103,7 +103,7 @@ class Reader:
                     self._turn()
                 else:
                     self._settle()
-                    self._leave.wait(0.25)
+                    self._rest(0.25)
         finally:
             self._settle()
         if not self.abandoned:

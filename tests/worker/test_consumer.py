@@ -45,10 +45,10 @@ def test_it_speaks_https_with_a_private_ca_and_both_signatures(tmp_path: Path, r
 
 def test_killed_at_any_moment_it_goes_on_without_loss_and_without_a_copy(tmp_path: Path) -> None:
     chance = random.Random(7)
-    sls = SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=100_000))
+    sls = SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=50_000))
     with sls, House(tmp_path / "spool", source_of(sls)) as house:
-        for _ in range(5):
-            sls.fill(12_000)
+        for _ in range(4):
+            sls.fill(4_000)
             before = sum(len(shard.pulls) for shard in sls.store().shards.values())
             house.start()
             poll(lambda: sum(len(one.pulls) for one in sls.store().shards.values()) > before, "it pulls")  # noqa: B023

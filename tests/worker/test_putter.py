@@ -1,0 +1,173 @@
+"""The commit loop: one put for all that waits, nothing half-stored on a full disk, nothing put that is not ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buffer.errors import SpoolBroken, SpoolFull
+from buffer.lane import LaneWriter
+from buffer.settings import SpoolSettings
+from buffer.values import Answer, Outcome, Pull, ShardKey
+from tests.waiting import poll
+from worker import putter as module
+from worker.putter import MAX_BYTES, MAX_PULLS, Putter, Ticket, need_room, take
+from worker.report import Report
+from worker.room import Room
+
+
+def make_pull(begin: int = 0, size: int = 100, shard: int = 0) -> Pull:
+    key = ShardKey("p", "l", "g", "", shard, 1)
+    return Pull(
+        key=key, epoch=1, source="s", codec="lz4", raw_size=size, begin=begin, next=begin + 1, groups=1, sparse=False,
+        suspect=False, arrived=0.0, pulled=0.0, body=bytes(size), first=begin == 0,
+    )  # fmt: skip
+
+
+def ticket(pull: Pull, alive: bool = True) -> Ticket:
+    return Ticket(pull, lambda: alive, lambda: None)
+
+
+class FullDisk(LaneWriter):
+    """A lane whose disk is full (or broken) for its first puts."""
+
+    refusals = 3
+    puts = 0
+    error: type[Exception] = SpoolFull
+
+    def put(self, pulls: object) -> list[Answer]:
+        self.puts += 1
+        if self.puts <= self.refusals:
+            raise self.error("no room", "free some")
+        return super().put(pulls)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SpoolSettings:
+    return SpoolSettings(directory=tmp_path, min_free_bytes=1 << 20, force_file_system=True)
+
+
+@pytest.fixture
+def lane(settings: SpoolSettings) -> Iterator[FullDisk]:
+    made = FullDisk.open(settings.directory / "lanes" / "x-0", settings)
+    made.refusals = 0
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def putter(lane: FullDisk, settings: SpoolSettings, tmp_path: Path) -> Iterator[Putter]:
+    made = Putter(lane, settings, Report(tmp_path / "r.json", "consumer-0"))
+    yield made
+    made.stopping = True
+    made.close()
+
+
+def run(putter: Putter) -> threading.Thread:
+    thread = threading.Thread(target=putter.run)
+    thread.start()
+    return thread
+
+
+def is_blocked(putter: Putter) -> bool:
+    return putter.blocked
+
+
+def test_all_that_waits_is_one_put_in_order(putter: Putter, lane: FullDisk) -> None:
+    tickets = [ticket(make_pull(at)) for at in range(50)]
+    for one in tickets:
+        putter.submit(one)
+    thread = run(putter)
+    assert [one.wait() for one in tickets] == [Answer(Outcome.STORED, at + 1) for at in range(50)]
+    putter.close()
+    thread.join(10)
+    assert lane.puts == 1
+    assert putter.since_last() == {"puts": 1, "pulls": 50, "groups": 50, "bytes": 5000}
+
+
+def test_a_put_is_bounded_in_bytes_and_pulls_but_takes_at_least_one() -> None:
+    queue = deque(ticket(make_pull(at, MAX_BYTES)) for at in range(2))
+    assert [len(take(queue)), len(take(queue))] == [1, 1]
+    queue = deque(ticket(make_pull(at, 1)) for at in range(MAX_PULLS + 1))
+    assert [len(take(queue)), len(take(queue))] == [MAX_PULLS, 1]
+
+
+@pytest.mark.parametrize("error", [SpoolFull, SpoolBroken])
+def test_a_disk_that_does_not_take_is_a_hold_until_it_does(
+    putter: Putter, lane: FullDisk, error: type[Exception]
+) -> None:
+    lane.refusals, lane.error = 3, error
+    one = ticket(make_pull())
+    putter.submit(one)
+    thread = run(putter)
+    poll(lambda: putter._report._holds, "a hold")
+    assert is_blocked(putter)
+    assert one.wait() == Answer(Outcome.STORED, 1)
+    assert not is_blocked(putter)
+    assert not putter._report._holds
+    putter.close()
+    thread.join(10)
+
+
+def test_what_is_not_ours_any_more_is_thrown_away(putter: Putter, lane: FullDisk) -> None:
+    ours, theirs = ticket(make_pull(0, shard=0)), ticket(make_pull(0, shard=1), alive=False)
+    putter.submit(theirs)
+    putter.submit(ours)
+    thread = run(putter)
+    assert theirs.wait() is None
+    assert ours.wait() is not None
+    assert lane.position(theirs.pull.key) is None
+    putter.close()
+    thread.join(10)
+
+
+def test_asked_to_stop_it_does_not_wait_for_a_full_disk(putter: Putter, lane: FullDisk) -> None:
+    lane.refusals = 1000
+    one = ticket(make_pull())
+    putter.submit(one)
+    thread = run(putter)
+    poll(lambda: putter.blocked, "it waits")
+    putter.stopping = True
+    started = time.monotonic()
+    assert one.wait() is None
+    assert time.monotonic() - started < 1
+    putter.close()
+    thread.join(10)
+
+
+def test_the_free_space_is_looked_at_before_each_put(
+    putter: Putter, settings: SpoolSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_room(settings)
+    monkeypatch.setattr(module, "free_bytes", lambda _: (settings.min_free_bytes - 1, 1_000_000))
+    with pytest.raises(SpoolFull, match="must stay free"):
+        need_room(settings)
+
+
+def test_room_is_bounded_but_one_may_always_enter() -> None:
+    room = Room(100)
+    assert room.enter(1000, lambda: True)
+    assert not room.enter(1, lambda: True)
+    room.correct(1000, 60)
+    assert room.enter(40, lambda: True)
+    assert not room.enter(1, lambda: True)
+    entered = threading.Event()
+
+    def enter() -> None:
+        if room.enter(50, lambda: False):
+            entered.set()
+
+    waiter = threading.Thread(target=enter)
+    waiter.start()
+    assert not entered.wait(0.1)
+    room.leave(60)
+    assert entered.wait(5)
+    waiter.join(5)
+    room.leave(40)
+    room.leave(50)
+    assert room.used == 0
