@@ -55,6 +55,7 @@ class Lane:
         self._cache = cache
         self._lock = lock
         self._bell = Bell(directory / "bell")
+        self._closed = False
 
     @classmethod
     def open(cls, directory: Path, settings: SpoolSettings, *, beat: Callable[[], None] = nothing) -> Self:
@@ -104,7 +105,10 @@ class Lane:
         return rows
 
     def close(self) -> None:
-        """Give back files and lock."""
+        """Give back files and lock; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         self._cache.close()
         self.disk.close()
         self._bell.close()

@@ -58,6 +58,7 @@ class Spool:
         self.id = identity
         self._lock = lock
         self._level = 0
+        self._closed = False
         self.run_directory = _run_directory(self.directory)
 
     @classmethod
@@ -141,8 +142,10 @@ class Spool:
             _make_ballast(path)
 
     def close(self) -> None:
-        """Give the spool back."""
-        os.close(self._lock)
+        """Give the spool back; twice is fine."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._lock)
 
 
 def _run_directory(directory: Path) -> Path:

@@ -1,0 +1,442 @@
+"""A lane from both sides: stored, recognised, removed, buried, set aside, rebuilt. The file system is the witness."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import diskcache
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from buffer import budget, outside
+from buffer.database import journal_mode
+from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
+from buffer.lane import LaneReader, LaneWriter
+from buffer.operate import dead_purge, dead_replay, purge
+from buffer.settings import SpoolSettings
+from buffer.spool import Spool, lane_directory
+from buffer.values import DeadLetter, Outcome, Position, Pull, ShardKey, Tally
+from tests.buffer.power.workload import letter
+
+KEY = ShardKey("p", "l", "g", "", 0, 1)
+
+
+def pull(begin: int, groups: int = 3, epoch: int = 1, key: ShardKey = KEY, *, first: bool = False) -> Pull:
+    body = f"{begin}/{groups};".encode() * 50
+    return Pull(key, epoch, "s", "none", len(body), begin, begin + groups, groups, False, False, 1.0, 2.0, body, first)
+
+
+@pytest.fixture(params=["wal", "truncate"])
+def spool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
+    monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", request.param)
+    made = Spool.open(SpoolSettings(directory=tmp_path / "spool", min_free_bytes=1 << 20))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lane(spool: Spool) -> Path:
+    return lane_directory(spool.directory, spool.id, 0)
+
+
+@pytest.fixture
+def writer(spool: Spool, lane: Path) -> Iterator[LaneWriter]:
+    made = LaneWriter.open(lane, spool.settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def reader(writer: LaneWriter, spool: Spool, lane: Path) -> Iterator[LaneReader]:
+    del writer
+    made = LaneReader.open(lane, spool.settings)
+    yield made
+    made.close()
+
+
+def files(lane: Path) -> int:
+    return len(list((lane / "v").iterdir()))
+
+
+def test_what_is_put_is_read_in_order_until_it_is_acked(writer: LaneWriter, reader: LaneReader, lane: Path) -> None:
+    for begin in (10, 13, 16):
+        assert writer.put([pull(begin)])[0].next == begin + 3
+    batches = reader.read(0, 10, 1 << 20)
+    assert [b.pulls[0] for b in batches] == [pull(10), pull(13), pull(16)]
+    reader.ack(batches[1:2], tally=Tally({"r": 5}, {"r": 5}))
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10, 16]
+    assert files(lane) == 2
+
+
+def test_a_re_pull_is_recognised_and_answered_with_the_position(writer: LaneWriter, reader: LaneReader) -> None:
+    writer.put([pull(10, 5)])
+    for again in (pull(10, 5), pull(10, 9), pull(12, 1)):
+        answer = writer.put([again])[0]
+        assert (answer.outcome, answer.next) == (Outcome.REPULL, 15)
+    gap = writer.put([pull(20)])[0]
+    assert (gap.outcome, gap.next) == (Outcome.GAP, 15)
+    assert writer.put([pull(20, first=True)])[0].outcome is Outcome.STORED
+    assert len(reader.read(0, 10, 1 << 20)) == 2
+
+
+def test_pulls_of_one_put_are_judged_by_those_before_them_and_share_one_file(writer: LaneWriter, lane: Path) -> None:
+    other = replace(KEY, shard=1)
+    answers = writer.put([pull(10), pull(13), pull(5, key=other), pull(10), pull(99)])
+    assert [a.outcome.value for a in answers] == ["stored", "stored", "stored", "repull", "gap"]
+    assert files(lane) == 1
+
+
+def test_positions_survive_and_a_new_epoch_forgets_them(writer: LaneWriter, spool: Spool, lane: Path) -> None:
+    writer.put([pull(10)])
+    writer.note_checkpoints({KEY: (1, 13)})
+    writer.close()
+    again = LaneWriter.open(lane, spool.settings)
+    assert again.position(KEY) == Position(1, 13, 13)
+    again.start_epoch(KEY, 2, 5)
+    assert again.put([pull(5, epoch=2)])[0].outcome is Outcome.STORED
+    assert again.put([pull(13, epoch=1)])[0].outcome is Outcome.REPULL, "an old epoch's pull comes too late"
+    assert outside.find_position(spool.directory, spool.id, KEY) == Position(2, 8, 5)
+    again.note_checkpoints({KEY: (1, 99)})
+    assert again.position(KEY) == Position(2, 8, 5), "an old epoch's checkpoint is ignored"
+    again.close()
+    LaneWriter.open(lane, spool.settings).close()
+
+
+def test_the_lowest_waiting_cursor_is_over_all_lanes(writer: LaneWriter, reader: LaneReader, spool: Spool) -> None:
+    other = LaneWriter.open(lane_directory(spool.directory, spool.id, 7), spool.settings)
+    other.put([pull(4)])
+    writer.put([pull(10)])
+    assert outside.lowest_waiting(spool.directory, "p", "l", 0) == 4
+    other.close()
+    reader.ack(reader.read(0, 10, 1 << 20))
+    assert outside.lowest_waiting(spool.directory, "p", "l", 0) == 4
+    assert outside.lowest_waiting(spool.directory, "p", "l", 9) is None
+
+
+def test_an_ack_and_what_it_buries_are_one(writer: LaneWriter, reader: LaneReader, spool: Spool, lane: Path) -> None:
+    writer.put([pull(10)])
+    reader.ack(reader.read(0, 1, 1), [letter("a", "dead"), letter("b", "parked")], Tally({"r": 3}, {"r": 1}))
+    assert {(d.sls_id, d.state) for _, d in outside.dead(spool.directory)} == {("a", "dead"), ("b", "parked")}
+    assert files(lane) == 1, "the letters; the batch is gone"
+    books = spool.stats().books
+    assert (books["put"], books["settled"], books["waiting"]) == (3, 3, 0)
+    assert (books["decoded"], books["delivered"], books["buried"]) == (3, 1, 2)
+    assert reader.release("index:i") == 1
+    due = reader.due(10, 1 << 20)
+    assert [d.sls_id for d in due] == ["b"]
+    reader.settle_dead(due, [])
+    assert dead_replay(spool.settings, None) == 1
+    reader.settle_dead([], [letter("a", "dead", 2)])
+    assert [(d.sls_id, d.tries) for _, d in outside.dead(spool.directory)] == [("a", 2)]
+    assert dead_purge(spool.settings, None) == 1
+    assert files(lane) == 0, "the file goes with its last letter"
+    assert spool.stats().books["dead_purged"] == 1
+
+
+def test_the_quota_of_dead_letters_stops_reading_on(spool: Spool, lane: Path) -> None:
+    small = replace(spool.settings, dead_letter_max_bytes=1000)
+    writer, reader = LaneWriter.open(lane, small), LaneReader.open(lane, small)
+    assert reader.may_bury()
+    writer.put([pull(10)])
+    reader.ack(reader.read(0, 1, 1), [letter(f"id{n}", "dead") for n in range(20)])
+    assert not reader.may_bury()
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove", "swap"])
+def test_a_damaged_body_costs_that_batch_and_no_other(
+    writer: LaneWriter, reader: LaneReader, spool: Spool, lane: Path, harm: str
+) -> None:
+    for begin in (10, 13, 16):
+        writer.put([pull(begin)])
+    rows = list(outside.batches(spool.directory))
+    path = Path(rows[1]["file"])
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+    others: dict[str, bytes] = {"truncate": bytes(data[:-1]), "empty": b"", "swap": Path(rows[0]["file"]).read_bytes()}
+    if harm == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(others.get(harm, bytes(data)))
+    assert [v["fault"] is None for v in outside.verify(spool.directory)] == [True, False, True]
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10, 16]
+    assert list((lane / "damaged").glob("*.json")), "its cursors are kept"
+    stats = spool.stats()
+    assert (stats.books["set_aside"], stats.lanes[0].damaged, stats.books["waiting"]) == (3, 1, 6)
+
+
+@pytest.mark.parametrize("harm", ["removed", "garbage", "page"])
+def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm: str) -> None:
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    for begin in (10, 13, 16, 19):
+        writer.put([pull(begin)])
+    reader.ack(reader.read(0, 1, 1), [letter("a", "parked")])
+    reader.close()
+    writer.close()
+    database = lane / "cache.db"
+    for leftover in lane.glob("cache.db-*"):
+        leftover.unlink()
+    if harm == "removed":
+        database.unlink()
+    elif harm == "garbage":
+        database.write_bytes(b"not a database at all" * 1000)
+    else:
+        with database.open("r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom(database.stat().st_size - 4096))
+    faults = spool.recover(1)
+    assert [f.lane for f in faults] == [lane.name]
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [13, 16, 19]
+    assert [d.sls_id for _, d in outside.dead(spool.directory)] == ["a"]
+    assert writer.position(KEY) == Position(2, None, None), "a new epoch without P and C"
+    assert spool.stats().lanes[0].rebuilt == 1
+    reader.close()
+    writer.close()
+
+
+def test_a_forged_row_is_never_unpickled(writer: LaneWriter, lane: Path, tmp_path: Path) -> None:
+    writer.put([pull(10)])
+    trap = tmp_path / "trap"
+    payload = b"cposix\nsystem\n(S'touch %s'\ntR." % str(trap).encode()
+    with sqlite3.connect(lane / "cache.db") as database:
+        database.execute("UPDATE Cache SET mode = 4, value = ?, filename = NULL", (payload,))
+        name = database.execute("SELECT key FROM Cache").fetchone()[0]
+    database.close()
+    with pytest.raises(SpoolDamaged):
+        writer._cache.get(name)
+    with pytest.raises(TypeError):
+        writer._cache.set("name", {"an": "object"})
+    assert not trap.exists()
+
+
+def test_nobody_else_may_look(writer: LaneWriter, spool: Spool, lane: Path) -> None:
+    writer.put([pull(10)])
+    for path in [spool.directory, *spool.directory.rglob("*")]:
+        wanted = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0 or path.is_symlink(), f"{path} {wanted:o}"
+    assert lane.exists()
+
+
+def test_a_second_writer_reader_or_supervisor_is_refused(
+    spool: Spool, lane: Path, writer: LaneWriter, reader: LaneReader
+) -> None:
+    del writer, reader
+    for side in (LaneWriter, LaneReader):
+        with pytest.raises(SpoolLocked):
+            side.open(lane, spool.settings)
+    with pytest.raises(SpoolLocked):
+        Spool.open(spool.settings)
+
+
+def test_a_newer_format_is_refused_by_name(spool: Spool) -> None:
+    (spool.directory / "format").write_text("99")
+    spool.close()
+    with pytest.raises(SpoolTooNew, match="99"):
+        Spool.open(spool.settings)
+    (spool.directory / "format").write_text("1")
+
+
+def test_an_orphan_file_is_swept_and_a_named_one_is_kept(spool: Spool, lane: Path, writer: LaneWriter) -> None:
+    writer.put([pull(10)])
+    (lane / "v" / "orphan.val").write_bytes(b"x")
+    writer.close()
+    LaneWriter.open(lane, spool.settings).close()
+    assert files(lane) == 1
+
+
+def test_purge_is_counted_and_leaves_the_dead_letters(spool: Spool, lane: Path) -> None:
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    for begin in (10, 13):
+        writer.put([pull(begin)])
+    reader.ack(reader.read(0, 1, 1), [letter("a", "dead")])
+    reader.close()
+    writer.close()
+    spool.close()
+    assert purge(spool.settings) == 3
+    found = [outside.lane_stats(p) for p in outside.lane_directories(spool.directory)]
+    assert outside.books(found)["purged"] == 3
+    assert found[0].dead == 1
+
+
+def test_a_file_system_without_durability_is_refused_unless_forced() -> None:
+    directory = Path("/dev/shm") / f"sls-siem-test-{os.getpid()}"
+    try:
+        with pytest.raises(SpoolUnusable, match="tmpfs"):
+            Spool.open(SpoolSettings(directory=directory))
+        Spool.open(SpoolSettings(directory=directory, force_file_system=True, min_free_bytes=1 << 20)).close()
+    finally:
+        import shutil
+
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "mode"),
+    [
+        ((3, 40, 1), "truncate"), ((3, 44, 5), "truncate"), ((3, 44, 6), "wal"), ((3, 45, 0), "truncate"),
+        ((3, 50, 6), "truncate"), ((3, 50, 7), "wal"), ((3, 51, 2), "truncate"), ((3, 51, 3), "wal"), ((3, 60, 0), "wal"),
+    ],
+)  # fmt: skip
+def test_wal_only_where_sqlite_is_free_of_the_reset_bug(
+    version: tuple[int, ...], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLS_SIEM_JOURNAL_MODE", raising=False)
+    assert journal_mode(version) == mode
+
+
+def test_the_budget_stops_at_95_percent_and_goes_on_at_85(tmp_path: Path) -> None:
+    settings = SpoolSettings(directory=tmp_path, max_bytes=1100, dead_letter_max_bytes=100, min_free_bytes=50)
+
+    def level(now: int, used: int, free: int = 10_000, inodes: int = 10**6, ballast: bool = True) -> int:
+        return budget.level(settings, now, used, free, inodes, ballast)
+
+    assert [level(0, 949), level(0, 950), level(1, 900), level(1, 850)] == [0, 1, 1, 0]
+    assert [level(0, 0, free=49), level(0, 0, inodes=10), level(0, 0, ballast=False)] == [1, 1, 1]
+
+
+def test_diskcache_is_the_one_we_know() -> None:
+    """The private names that are used: a new version is looked at before it is taken."""
+    assert diskcache.__version__ == "5.6.3"
+    for name in ("_transact", "_row_insert", "_sql", "_con", "_disk", "disk"):
+        assert hasattr(diskcache.Cache, name) or name == "_disk", name
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    spool: Spool, lane: Path, writer: LaneWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    large = replace(pull(10), body=bytes(200_000), raw_size=200_000)
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(SpoolFull):
+        writer.put([large])
+    assert files(lane) == 0
+    monkeypatch.undo()
+    monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", "truncate")
+    assert writer.put([large])[0].outcome is Outcome.STORED
+    assert spool.stats().books["put"] == 3
+
+
+class LaneModel(RuleBasedStateMachine):
+    """Random actions on a lane beside a plain model of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.home = tempfile.TemporaryDirectory()
+        self.settings = SpoolSettings(directory=Path(self.home.name) / "spool", min_free_bytes=1 << 20)
+        self.spool = Spool.open(self.settings)
+        self.lane = lane_directory(self.spool.directory, self.spool.id, 0)
+        self.open()
+        self.position = 100
+        self.epoch = 1
+        self.has_position = False
+        self.waiting: list[tuple[int, int]] = []
+        self.dead: dict[str, str] = {}
+        self.put_groups = self.numbers = 0
+
+    def open(self) -> None:
+        self.writer, self.reader = LaneWriter.open(self.lane, self.settings), LaneReader.open(self.lane, self.settings)
+
+    def teardown(self) -> None:
+        self.reader.close()
+        self.writer.close()
+        self.spool.close()
+        self.home.cleanup()
+
+    @rule(groups=st.integers(1, 5))
+    def put(self, groups: int) -> None:
+        answer = self.writer.put([pull(self.position, groups, self.epoch)])[0]
+        assert answer.outcome is Outcome.STORED
+        self.waiting.append((self.position, groups))
+        self.position += groups
+        self.has_position = True
+        self.put_groups += groups
+
+    @precondition(lambda self: self.has_position)
+    @rule(back=st.integers(1, 8), groups=st.integers(1, 20))
+    def put_again(self, back: int, groups: int) -> None:
+        answer = self.writer.put([pull(self.position - back, groups, self.epoch)])[0]
+        assert (answer.outcome, answer.next) == (Outcome.REPULL, self.position)
+
+    @precondition(lambda self: self.has_position)
+    @rule(ahead=st.integers(1, 8))
+    def put_with_a_gap(self, ahead: int) -> None:
+        answer = self.writer.put([pull(self.position + ahead, 1, self.epoch)])[0]
+        assert (answer.outcome, answer.next) == (Outcome.GAP, self.position)
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=st.integers(0, 20), states=st.lists(st.sampled_from(["dead", "parked"]), max_size=3))
+    def ack(self, which: int, states: list[str]) -> None:
+        batches = self.reader.read(0, 100, 1 << 30)
+        batch = batches[which % len(batches)]
+        letters: list[DeadLetter] = []
+        for state in states:
+            self.numbers += 1
+            letters.append(letter(f"id{self.numbers}", state))
+            self.dead[f"id{self.numbers}"] = state
+        self.reader.ack([batch], letters)
+        self.waiting.remove((batch.pulls[0].begin, batch.pulls[0].groups))
+
+    @rule()
+    def release(self) -> None:
+        parked = [i for i, state in self.dead.items() if state == "parked"]
+        assert self.reader.release("index:i") == len(parked)
+        self.dead.update(dict.fromkeys(parked, "due"))
+
+    @rule(delivered=st.booleans())
+    def resend(self, delivered: bool) -> None:
+        for one in self.reader.due(2, 1 << 20):
+            if delivered:
+                self.reader.settle_dead([one], [])
+                del self.dead[one.sls_id]
+            else:
+                self.reader.settle_dead([], [replace(one, state="dead", tries=one.tries + 1)])
+                self.dead[one.sls_id] = "dead"
+
+    @rule()
+    def replay(self) -> None:
+        dead = [i for i, state in self.dead.items() if state == "dead"]
+        assert dead_replay(self.settings, None) == len(dead)
+        self.dead.update(dict.fromkeys(dead, "due"))
+
+    @rule(back=st.integers(1, 50))
+    def new_epoch(self, back: int) -> None:
+        self.epoch += 1
+        self.position -= back
+        self.has_position = False
+        self.writer.start_epoch(KEY, self.epoch, self.position)
+
+    @rule()
+    def reopen(self) -> None:
+        self.reader.close()
+        self.writer.close()
+        self.open()
+
+    @invariant()
+    def all_is_as_the_model_says(self) -> None:
+        found = [(b.pulls[0].begin, b.pulls[0].groups) for b in self.reader.read(0, 1000, 1 << 30)]
+        assert found == self.waiting
+        assert {d.sls_id: d.state for _, d in outside.dead(self.spool.directory)} == self.dead
+        stats = self.spool.stats()
+        assert stats.books["put"] == self.put_groups
+        assert stats.books["waiting"] == sum(groups for _, groups in self.waiting)
+        assert stats.books["put"] == stats.books["settled"] + stats.books["waiting"]
+        known = self.writer.position(KEY)
+        assert known is None or known.put == (self.position if self.has_position else None)
+
+
+LaneModel.TestCase.settings = hypothesis_settings(max_examples=25, stateful_step_count=25, deadline=None)
+test_a_lane_does_what_a_plain_model_says = LaneModel.TestCase
