@@ -9,6 +9,8 @@ from worker.backoff import respawn_wait
 
 #: Seconds: to the first beat; without a beat; from SIGABRT (all stacks are printed) to SIGKILL; a life that is no failure.
 BOOT_TIMEOUT, HANG_TIMEOUT, ABORT_GRACE, STABLE_AFTER = 60.0, 180.0, 2.0, 10.0
+#: Seconds in which no child has lived STABLE_AFTER: then it is the machine or a defect, exit 70.
+CRASH_LOOP_PATIENCE = 300.0
 
 
 class State(enum.Enum):
@@ -92,7 +94,9 @@ class Child:
         self.start_at = now + respawn_wait(self.failures, chance)
 
 
-def is_crash_loop(children: list[Child], last_stable: float, now: float, patience: float = 300.0) -> bool:
+def is_crash_loop(children: list[Child], last_stable: float, now: float) -> bool:
     """For five minutes no child has lived ten seconds past its first beat, and all keep failing."""
     living = any(c.first_beat and c.state is State.RUNNING and now - c.first_beat >= STABLE_AFTER for c in children)
-    return not living and now - last_stable >= patience and all(c.failures >= 3 for c in children if c.wanted)
+    return (
+        not living and now - last_stable >= CRASH_LOOP_PATIENCE and all(c.failures >= 3 for c in children if c.wanted)
+    )

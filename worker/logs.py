@@ -18,6 +18,8 @@ import structlog
 REPEAT_AFTER = 30.0
 _LONGEST = 3500
 _LONGEST_VALUE = 800
+#: Fields by which two lines with the same event name are different news.
+_TELLS_APART = ("event", "name", "error", "source", "shard", "child", "failures", "lane")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 Event = MutableMapping[str, Any]
@@ -33,7 +35,7 @@ class Repeats:
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
         if method in {"debug", "info"}:
             return event
-        key = (event.get("event"), event.get("name"), event.get("error"), event.get("source"), event.get("shard"))
+        key = tuple(event.get(name) for name in _TELLS_APART)
         now = time.monotonic()
         last, kept = self._seen.get(key, (-self._after, 0))
         if now - last < self._after:

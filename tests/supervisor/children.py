@@ -1,0 +1,76 @@
+"""Children for the supervisor's tests: each writes its life into a file that the test reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from worker.child import ChildContext
+from worker.process import begin
+
+
+def _note(context: ChildContext, word: str) -> None:
+    file = os.open(os.environ["CHILDREN_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(file, f"{context.name} {os.getpid()} {word}\n".encode())
+    os.close(file)
+
+
+def well(context: ChildContext) -> None:
+    """Beats, and drains on TERM."""
+    stopping = begin(context)
+    _note(context, "begun")
+    while not stopping.wait(0.1):
+        context.board.beat(context.index)
+    _note(context, "drained")
+
+
+def dies(context: ChildContext) -> None:
+    """At once."""
+    begin(context)
+    sys.exit(3)
+
+
+def wrong_settings(context: ChildContext) -> None:
+    """As a child that cannot use its settings."""
+    begin(context)
+    sys.exit(78)
+
+
+def hangs(context: ChildContext) -> None:
+    """Beats once and never again."""
+    begin(context)
+    _note(context, "begun")
+    context.board.beat(context.index)
+    while True:
+        time.sleep(60)
+
+
+def stubborn(context: ChildContext) -> None:
+    """Beats, and does not care for TERM."""
+    begin(context)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _note(context, "begun")
+    while True:
+        context.board.beat(context.index)
+        time.sleep(0.1)
+
+
+def slow_boot(context: ChildContext) -> None:
+    """Takes its time before the first beat."""
+    stopping = begin(context)
+    stopping.wait(1.0)
+    well(context)
+
+
+def leaks(context: ChildContext) -> None:
+    """A quarter of the budget more each turn, in slot 0."""
+    stopping = begin(context)
+    _note(context, "begun")
+    kept: list[bytes] = []
+    while not stopping.wait(0.1):
+        context.board.beat(context.index)
+        if context.slot == 0 and len(kept) < 8:
+            kept.append(b"x" * (110 << 20))
+    _note(context, "drained")
