@@ -67,7 +67,13 @@ class Saver:
         """(epoch, C) when SLS has acknowledged it."""
         with reader.saving:
             now = time.monotonic()
-            target = self._target(reader)
+            try:
+                target = self._target(reader)
+            except SpoolDamaged:
+                raise
+            except SpoolError as error:
+                log.warning("what waits is not known", source=self._member.source.name, error=str(error))
+                return None
             due = checkpoint_due(
                 durable=target, saved=reader.saved, since_saved=1e9 if hurry else now - reader.tried_to_save,
                 readonly_at_end=reader.closed, sealed=reader.sealed,

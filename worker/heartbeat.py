@@ -111,7 +111,8 @@ class Heart:
         except SlsError as error:
             if isinstance(error, GroupNotFound):
                 self._create_again(error)
-            return min(member.troubles.note("heartbeat", error), member.source.heartbeat_interval)
+            wait = member.troubles.note("heartbeat", error)
+            return wait if error.lasting else min(wait, member.source.heartbeat_interval)
         member.fence.acknowledge(sent)
         member.troubles.clear("heartbeat")
         self._follow(given, readers)

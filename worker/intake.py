@@ -13,7 +13,7 @@ import time
 import lz4.block
 
 from buffer.values import Pull, ShardKey
-from worker.sls import RawPull
+from worker.sls_answer import RawPull
 from worker.verify import MAX_RAW, Unverified, check
 
 SUSPECT_AFTER = 3

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from buffer.errors import SpoolDamaged, SpoolError, SpoolFull
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolUnusable
 from buffer.lane import LaneWriter
 from buffer.outside import free_bytes
 from buffer.settings import SpoolSettings
@@ -211,7 +211,10 @@ def take(queue: deque[Ticket]) -> list[Ticket]:
 
 def need_room(settings: SpoolSettings) -> None:
     """SpoolFull where the file system has less left than it must keep."""
-    free, _ = free_bytes(Path(settings.directory))
+    try:
+        free, _ = free_bytes(Path(settings.directory))
+    except OSError as error:
+        raise SpoolUnusable(f"{settings.directory}: {error.strerror}", "look at the disk: dmesg, mounts") from error
     if free < settings.min_free_bytes:
         raise SpoolFull(
             f"{free >> 20} MiB free in {settings.directory}, {settings.min_free_bytes >> 20} MiB must stay free",

@@ -19,7 +19,8 @@ from worker.intake import Intake
 from worker.logs import get_logger
 from worker.member import Member
 from worker.putter import Ticket
-from worker.sls import RawPull, Shard
+from worker.sls import Shard
+from worker.sls_answer import RawPull
 from worker.sls_errors import BadAnswer, BadRequest, InvalidCursor, Revoked, SlsError
 from worker.verify import Unverified
 
@@ -100,7 +101,7 @@ class Reader:
         try:
             while not self.leaving:
                 if self._may_pull():
-                    self._turn()
+                    self._guarded_turn()
                 else:
                     self._settle()
                     self._rest(0.25)
@@ -132,6 +133,16 @@ class Reader:
         board, member = self.member.context.board, self.member
         allowed = pace.may_pull(board.memory_level, board.spool_level) and not member.putter.blocked
         return allowed and member.fence.holds()
+
+    def _guarded_turn(self) -> None:
+        """A spool that cannot be asked or told just now is waited for; a damaged one ends the process."""
+        try:
+            self._turn()
+        except SpoolDamaged:
+            raise
+        except SpoolError as error:
+            log.warning("the lane does not answer", source=self.member.source.name, error=str(error), hint=error.hint)
+            self._rest(1.0)
 
     def _turn(self) -> None:
         """One pull, while the one before is being put."""

@@ -8,15 +8,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
-import ipaddress
 import json
 import os
 import time
-import urllib.request
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
@@ -30,9 +26,10 @@ from aliyun.log.credentials import Credentials as SdkCredentials
 from worker import cursor as cursors
 from worker.credentials import Credentials
 from worker.settings import SourceSettings
-from worker.sls_errors import BadAnswer, Misconfigured, SlsError, TlsRefused, Unreachable, classify
+from worker.sls_address import choose_proxies, is_address, is_loopback
+from worker.sls_answer import RawPull, as_expected, parse_json, parse_pull, read_body, refusal, unreachable
+from worker.sls_errors import Misconfigured, SlsError
 
-MAX_BODY = 64 << 20
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 _API_VERSION = "0.6.0"
 
@@ -44,19 +41,6 @@ class Shard:
     number: int
     readonly: bool
     created: int
-
-
-@dataclass(frozen=True, slots=True)
-class RawPull:
-    """The answer to one PullLogs call, as it came."""
-
-    body: bytes
-    codec: str
-    raw_size: int
-    groups: int
-    next: int
-    arrived: float
-    at_end: bool
 
 
 class _Provider:
@@ -83,20 +67,6 @@ class _V4(AuthV4):
         headers["Authorization"] = sign(
             method, resource, params, headers, body, now, compute_content_hash=compute_content_hash
         )
-
-
-def is_address(host: str) -> bool:
-    """Whether a project's name cannot be put in front of it."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """This machine."""
-    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class SlsClient(LogClient):
@@ -261,100 +231,3 @@ class SlsClient(LogClient):
         headers = {"Content-Type": "application/json"}
         found, _ = self._send(method, self._settings.project, text, resource, params, headers)
         return found
-
-
-@contextlib.contextmanager
-def as_expected(what: str) -> Iterator[None]:
-    """An answer without the fields it must have is an error like the others, not a crash."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadAnswer(f"the answer to {what} is not SLS's: {type(error).__name__} {error}") from error
-
-
-def choose_proxies(proxy: str, host: str) -> dict[str, str]:
-    """The setting, else the environment's, but never for this machine."""
-    if proxy:
-        return {"http": proxy, "https": proxy}
-    if is_loopback(host) or urllib.request.proxy_bypass(host):
-        return {}
-    found = urllib.request.getproxies()
-    return {scheme: found[scheme] for scheme in ("http", "https") if scheme in found}
-
-
-def read_body(raw: Any, headers: Mapping[str, str], until: float) -> bytes:
-    """At most MAX_BODY bytes, before `until`. A body that ends early raises."""
-    announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY:
-        raise BadAnswer(f"an answer of {announced} bytes, at most {MAX_BODY} are taken")
-    pieces, size = [], 0
-    while piece := raw.read1(1 << 18, decode_content=False):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY:
-            raise BadAnswer(f"an answer of more than {MAX_BODY} bytes")
-        if time.monotonic() > until:
-            raise Unreachable("the answer comes too slowly")
-    if announced.isdigit() and size < int(announced):
-        raise Unreachable(f"the answer ended after {size} of {announced} bytes")
-    body = b"".join(pieces)
-    if headers.get("content-encoding", "").lower() in {"gzip", "deflate"}:
-        try:
-            return zlib.decompressobj(47).decompress(body, MAX_BODY)
-        except zlib.error as error:
-            raise BadAnswer(f"the answer is not the gzip it says: {error}") from error
-    return body
-
-
-def parse_json(content: bytes) -> Any:
-    """None for an empty body."""
-    if not content:
-        return None
-    try:
-        return json.loads(content)
-    except ValueError:
-        raise BadAnswer(f"the answer is not JSON: {content[:80]!r}") from None
-
-
-def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> SlsError:
-    """What SLS, or something in between, said instead of 200."""
-    request_id = headers.get("x-log-requestid", "")
-    try:
-        found = json.loads(content)
-        return classify(status, str(found["errorCode"]), str(found["errorMessage"]), request_id)
-    except (ValueError, KeyError, TypeError):
-        text = content[:200].decode("utf-8", "replace")
-        return classify(status, "", text or "without a word", request_id)
-
-
-def unreachable(error: Exception) -> SlsError:
-    """A failure below HTTP."""
-    text = str(error)
-    if "certificate" in text.lower() or "SSLError" in text or "SSLCert" in text:
-        return TlsRefused(text)
-    return Unreachable(f"{type(error).__name__}: {text}")
-
-
-def parse_pull(body: bytes, headers: Mapping[str, str], cursor: int) -> RawPull:
-    """BadAnswer when the headers are not those of a pull."""
-    try:
-        following = cursors.to_number(headers["x-log-cursor"])
-        groups, raw_size = int(headers["x-log-count"]), int(headers["x-log-bodyrawsize"])
-    except (KeyError, ValueError):
-        raise BadAnswer("the answer lacks x-log-cursor, x-log-count or x-log-bodyrawsize") from None
-    if groups < 0 or following < cursor or (groups and following == cursor):
-        raise BadAnswer(f"from {cursor} SLS went on to {following} with {groups} LogGroups")
-    return RawPull(
-        body=body,
-        codec=headers.get("x-log-compresstype", "").lower(),
-        raw_size=raw_size,
-        groups=groups,
-        next=following,
-        arrived=parse_time(headers.get("x-log-cursor-time", "")),
-        at_end=headers.get("x-log-end-of-cursor") == "1" or (groups == 0 and following == cursor),
-    )
-
-
-def parse_time(text: str) -> float:
-    """0 where there is none."""
-    return float(text) if text.isdigit() else 0.0
