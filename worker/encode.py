@@ -6,15 +6,17 @@ The body is validated whole before its first event leaves. Both encoders give th
 from __future__ import annotations
 
 import importlib
+import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from buffer.values import DeadLetter, Pull
 from worker.decode import Undecodable
-from worker.encode_python import encode_logs, merged_fields, parse, shape
-from worker.envelope import Plan, cursor_part, id_head, make_plan, text
+from worker.encode_python import encode_group, merged_fields, parse, shape
+from worker.envelope import HOSTNAME, Plan, cursor_part, id_head, make_plan, text
 from worker.loggroup import LogGroup
 from worker.routes import Router
 
@@ -24,8 +26,11 @@ except ImportError:  # no compiler was there when it was installed
     _encoder = None
 
 ENCODER = "compiled" if _encoder is not None else "python"
-#: Plans are remembered per topic, source and tags; hostile tags must not fill the memory.
+#: Plans are remembered per topic, source and host name; hostile ones must not fill the memory.
 _MOST_PLANS = 20_000
+#: What the compiled encoder does with a kind of group; its `Row` is start, size, kind and logs.
+_PLAIN, _DROP, _MADE = 0, 1, 2
+_ROW = struct.Struct("=QQII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +45,40 @@ class Span:
     sourcetype: str
 
 
+class Cursors(Sequence[str]):
+    """The cursor parts of the ids of a pull's groups, made when asked for."""
+
+    def __init__(self, begin: int, places: Sequence[int], sparse: bool) -> None:
+        self._begin, self._places, self._sparse = begin, places, sparse
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        return cursor_part(self._begin, self._places[row], self._sparse)
+
+
 @dataclass(slots=True)
 class Encoded:
     """The events of one pull."""
 
-    data: bytes = b""
+    data: bytes | bytearray = b""
     ends: array[int] = field(default_factory=lambda: array("Q"))
     spans: list[Span] = field(default_factory=list)
     decoded: dict[str, int] = field(default_factory=dict)
     filtered: dict[str, int] = field(default_factory=dict)
     head: str = ""
-    firsts: list[int] = field(default_factory=list)
+    firsts: Sequence[int] = field(default_factory=list)
     """The first event of each group that has any."""
-    places: list[int] = field(default_factory=list)
+    places: Sequence[int] = field(default_factory=list)
     """That group's place in the pull."""
-    cursors: list[str] = field(default_factory=list)
+    cursors: Sequence[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -78,10 +102,7 @@ class Encoded:
 
     def span(self, event: int) -> Span:
         """The span that holds it."""
-        for span in self.spans:
-            if event < span.first + span.count:
-                return span
-        raise IndexError(event)
+        return self.spans[bisect_right(self.spans, event, key=lambda span: span.first) - 1]
 
 
 class Encoder:
@@ -95,107 +116,150 @@ class Encoder:
     def encode(self, pull: Pull, raw: bytes) -> Encoded:
         """All events of a pull. Raises Undecodable, and then none has left."""
         head = id_head(pull.key.project, pull.key.logstore, pull.key.shard)
-        if self.compiled:
+        if self.compiled and 0 <= pull.begin < 1 << 62:
             return self._encode_compiled(pull, raw, head)
         groups = parse(raw)
         check_count(pull, len(groups))
+        return self._encode_python(pull, groups, head)
+
+    def _encode_python(self, pull: Pull, groups: Any, head: str) -> Encoded:
         out: list[bytes] = []
-        encoded = Encoded(head=head)
+        firsts: list[int] = []
+        places: list[int] = []
+        encoded = Encoded(
+            head=head, firsts=firsts, places=places, cursors=Cursors(pull.begin, places, pull.sparse)
+        )  # fmt: skip
         for place, group in enumerate(groups):
-            tags = tuple((text(tag.Key), text(tag.Value)) for tag in group.LogTags)
-            plan = self._plan(pull, head, text(group.Topic), text(group.Source), tags)
-            if self._account(encoded, plan, len(group.Logs), len(out), pull, place):
-                encode_logs(group.Logs, plan, encoded.cursors[-1], out)
+            logs = len(group.Logs)
+            plan = self._plan(pull, head, text(group.Topic), text(group.Source), hostname_of(group.LogTags))
+            if not account(encoded, plan, logs):
+                continue
+            firsts.append(len(out))
+            places.append(place)
+            add_span(encoded.spans, len(out), logs, plan)
+            encode_group(group, plan, encoded.cursors[-1], out)
         fill(encoded, out)
         return encoded
 
-    def _plan(self, pull: Pull, head: str, topic: str, source: str, tags: tuple[tuple[str, str], ...]) -> Plan:
-        key = (pull.source, head, pull.key.project, pull.key.logstore, topic, source, tags)
+    def _plan(self, pull: Pull, head: str, topic: str, source: str, hostname: str) -> Plan:
+        key = (pull.source, head, pull.key.project, pull.key.logstore, topic, source, hostname)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
             resolved = self._router.resolve(pull.source, pull.key.project, pull.key.logstore, topic)
             plan = self._plans[key] = make_plan(
-                resolved, topic=topic, source=source, tags=list(tags), project=pull.key.project, head=head,
+                resolved, topic=topic, source=source, hostname=hostname, project=pull.key.project, head=head,
                 id_field=self._router.id_field,
             )  # fmt: skip
         return plan
 
-    def _account(self, encoded: Encoded, plan: Plan, logs: int, first: int, pull: Pull, place: int) -> bool:
-        """Count a group; whether it has events to send."""
-        resolved = plan.resolved
-        if not logs:
-            return False
-        encoded.decoded[resolved.route] = encoded.decoded.get(resolved.route, 0) + logs
-        if resolved.settings.drop:
-            encoded.filtered[resolved.route] = encoded.filtered.get(resolved.route, 0) + logs
-            return False
-        encoded.firsts.append(first)
-        encoded.places.append(place)
-        encoded.cursors.append(cursor_part(pull.begin, place, pull.sparse))
-        add_span(encoded.spans, first, logs, plan)
-        return True
-
     def _encode_compiled(self, pull: Pull, raw: bytes, head: str) -> Encoded:
-        """Two passes: scan and validate every group, resolve their plans, then encode all at once without the GIL."""
+        """Two passes: scan and validate every group, resolve the plan of each kind, then encode all without the GIL."""
         try:
-            groups = _encoder.scan(raw)
+            kinds, rows = _encoder.scan(raw)
         except ValueError as error:
             raise Undecodable(f"not a LogGroupList: {error}") from error
-        check_count(pull, len(groups))
+        check_count(pull, len(rows) // _ROW.size)
         encoded = Encoded(head=head)
-        work: list[tuple[Any, ...]] = []
-        total = 0
-        for place, (start, end, topic, source, tags, logs) in enumerate(groups):
-            plan = self._plan(pull, head, text(topic), text(source), tuple((text(k), text(v)) for k, v in tags))
-            if not self._account(encoded, plan, logs, total, pull, place):
-                continue
-            cursor = encoded.cursors[-1]
-            if plan.resolved.is_plain:
-                tail = plan.tail + f"{cursor}-".encode() if plan.with_id else plan.tail
-                work.append((start, end, plan.mid, tail, plan.end, plan.with_id))
-            else:
-                out: list[bytes] = []
-                group = LogGroup()
-                group.ParseFromString(raw[start:end])
-                encode_logs(group.Logs, plan, cursor, out)
-                work.append((out,))
-            total += logs
-        data, ends = _encoder.encode(raw, work)
-        encoded.data, encoded.ends = data, array("Q", ends)
+        plans: list[Plan] = []
+        table: list[tuple[Any, ...]] = []
+        spans: dict[tuple[str, str, str, str], int] = {}
+        for topic, source, hostname, logs in kinds:
+            plan = self._plan(pull, head, text(topic), text(source), text(hostname))
+            account(encoded, plan, logs)
+            span = spans.setdefault(span_kind(plan), len(spans))
+            plans.append(plan)
+            table.append((plan.mid, plan.constants, plan.opening, plan.end, span, plan.with_id, mode_of(plan)))
+        made = make_shaped(pull, raw, rows, plans)
+        found = _encoder.encode(raw, rows, table, made, pull.begin, pull.sparse)
+        encoded.data = found[0]
+        encoded.ends, encoded.firsts, encoded.places = (array("Q", numbers) for numbers in found[1:4])
+        encoded.cursors = Cursors(pull.begin, encoded.places, pull.sparse)
+        names = list(spans)
+        encoded.spans = [Span(first, count, *names[kind]) for first, count, kind in found[4]]
         return encoded
 
     def encode_letter(self, letter: DeadLetter) -> Encoded:
         """A dead letter with today's settings and its old id."""
         group = LogGroup()
         group.ParseFromString(letter.log)
-        tags = [(text(tag.Key), text(tag.Value)) for tag in group.LogTags]
         resolved = self._router.resolve(letter.source, letter.project, letter.logstore, text(group.Topic))
-        head, _, id_end = letter.sls_id.rpartition("-")[0].rpartition("-")
-        place = letter.sls_id.rpartition("-")[2]
+        front, _, place = letter.sls_id.rpartition("-")
+        head, _, cursor = front.rpartition("-")
         plan = make_plan(
-            resolved, topic=text(group.Topic), source=text(group.Source), tags=tags, project=letter.project,
-            head=f"{head}-", id_field=self._router.id_field,
+            resolved, topic=text(group.Topic), source=text(group.Source), hostname=hostname_of(group.LogTags),
+            project=letter.project, head=f"{head}-", id_field=self._router.id_field,
         )  # fmt: skip
-        log = group.Logs[0]
-        encoded = Encoded(head=f"{head}-", firsts=[0], places=[0], cursors=[id_end])
+        encoded = Encoded(head=f"{head}-", firsts=[0], places=[0], cursors=[cursor])
         encoded.decoded[resolved.route] = 1
         add_span(encoded.spans, 0, 1, plan)
-        fill(encoded, [shape(merged_fields(log.Contents), log.Time, log.Time_ns, plan, f"{id_end}-{place}")])
+        log = group.Logs[0]
+        tail = plan.tail((text(tag.Key), text(tag.Value)) for tag in group.LogTags)
+        if plan.with_id:
+            tail += f"{cursor}-".encode()
+        fill(encoded, [shape(merged_fields(log.Contents), log.Time, log.Time_ns, plan, tail, place)])
         return encoded
 
 
+def hostname_of(tags: Any) -> str:
+    """The first, where several claim to be it."""
+    for tag in tags:
+        if tag.Key == HOSTNAME:
+            return text(tag.Value)
+    return ""
+
+
+def account(encoded: Encoded, plan: Plan, logs: int) -> bool:
+    """Count logs; whether there are events to send."""
+    if not logs:
+        return False
+    route = plan.resolved.route
+    encoded.decoded[route] = encoded.decoded.get(route, 0) + logs
+    if plan.resolved.settings.drop:
+        encoded.filtered[route] = encoded.filtered.get(route, 0) + logs
+        return False
+    return True
+
+
+def mode_of(plan: Plan) -> int:
+    """For the compiled encoder."""
+    if plan.resolved.settings.drop:
+        return _DROP
+    return _PLAIN if plan.resolved.is_plain else _MADE
+
+
+def make_shaped(pull: Pull, raw: bytes, rows: bytes, plans: list[Plan]) -> list[tuple[bytes, bytes]]:
+    """The groups whose routes look into the logs, made here: (events, sizes) of each."""
+    made: list[tuple[bytes, bytes]] = []
+    if all(mode_of(plan) != _MADE for plan in plans):
+        return made
+    for place, (start, size, kind, logs) in enumerate(_ROW.iter_unpack(rows)):
+        plan = plans[kind]
+        if logs and mode_of(plan) == _MADE:
+            out: list[bytes] = []
+            encode_group(
+                LogGroup.FromString(raw[start : start + size]), plan, cursor_part(pull.begin, place, pull.sparse), out
+            )
+            made.append((b"".join(out), array("Q", map(len, out)).tobytes()))
+    return made
+
+
 def check_count(pull: Pull, found: int) -> None:
-    """What SLS announced is what is there."""
-    if found != pull.groups:
+    """What SLS announced is what is there; of a suspect body it is known that it is not."""
+    if found != pull.groups and not pull.suspect:
         raise Undecodable(f"{found} LogGroups, {pull.groups} announced")
+
+
+def span_kind(plan: Plan) -> tuple[str, str, str, str]:
+    """Events between which these do not differ share a span."""
+    resolved = plan.resolved
+    return resolved.route, resolved.token, resolved.index, resolved.sourcetype
 
 
 def add_span(spans: list[Span], first: int, count: int, plan: Plan) -> None:
     """Join it to the span before where nothing differs."""
-    resolved = plan.resolved
-    kind = (resolved.route, resolved.token, resolved.index, resolved.sourcetype)
+    kind = span_kind(plan)
     if spans and (spans[-1].route, spans[-1].token, spans[-1].index, spans[-1].sourcetype) == kind:
         spans[-1] = Span(spans[-1].first, spans[-1].count + count, *kind)
     else:

@@ -13,6 +13,7 @@ from worker.decode import Undecodable
 from worker.envelope import HEAD, Many, Plan, add_field, make_mid, own_name, text
 from worker.loggroup import DecodeError, LogGroupList
 from worker.unfold import decimal, event_time, unfold
+from worker.wire import check_list
 
 #: Field names are few and come again and again; hostile ones must not fill the memory.
 _MOST_NAMES = 50_000
@@ -33,36 +34,52 @@ NAMES = Names()
 
 def parse(raw: bytes) -> Any:
     """The LogGroups. Raises Undecodable."""
-    groups = LogGroupList()
+    found = LogGroupList()
     try:
-        groups.ParseFromString(raw)
+        found.ParseFromString(raw)
     except (DecodeError, RecursionError) as error:
         raise Undecodable(f"not a LogGroupList: {error}") from error
-    return groups.LogGroups
+    found.DiscardUnknownFields()
+    if found.ByteSize() != len(raw):  # protobuf skips a known field of a wrong kind as if it were unknown
+        check_list(raw)
+    return found.LogGroups
 
 
-def encode_logs(logs: Any, plan: Plan, cursor: str, out: list[bytes]) -> None:
+def encode_group(group: Any, plan: Plan, cursor: str, out: list[bytes]) -> None:
     """Append one event per log to `out`."""
-    if not plan.resolved.is_plain:
-        encode_shaped(logs, plan, cursor, out)
+    tail = plan.tail((text(tag.Key), text(tag.Value)) for tag in group.LogTags)
+    if plan.with_id:
+        tail += f"{cursor}-".encode()
+    if plan.resolved.is_plain:
+        encode_logs(group.Logs, plan, tail, out)
         return
+    for place, log in enumerate(group.Logs):
+        out.append(shape(merged_fields(log.Contents), log.Time, log.Time_ns, plan, tail, place))
+
+
+def encode_logs(logs: Any, plan: Plan, tail: bytes, out: list[bytes]) -> None:
+    """Nothing differs from log to log but the log."""
     names, dumps, mid, end = NAMES, orjson.dumps, plan.mid, plan.end
-    tail = plan.tail + f"{cursor}-".encode() if plan.with_id else plan.tail
     for place, log in enumerate(logs):
         contents = log.Contents
         fields: dict[str, Any] = {names[c.Key]: c.Value for c in contents}
         if len(fields) != len(contents):
-            fields = merged_fields(contents)
+            fields = plain(merged_fields(contents))
         try:
             shown = dumps(fields)
         except TypeError:
-            shown = dumps(merged_fields(contents))
+            shown = dumps(plain(merged_fields(contents)))
         nanoseconds = log.Time_ns
         has_fraction = 0 < nanoseconds < 1_000_000_000
         time = b"%d.%09d" % (log.Time, nanoseconds) if has_fraction else b"%d" % log.Time
         middle = shown[1:-1] + b"," if fields else b""
         number = b"%d" % place if plan.with_id else b""
         out.append(b"".join((HEAD, time, mid, middle, tail, number, end)))
+
+
+def plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """For orjson, which takes no kinds of list but list."""
+    return {name: list(value) if isinstance(value, Many) else value for name, value in fields.items()}
 
 
 def merged_fields(contents: Any) -> dict[str, Any]:
@@ -73,15 +90,8 @@ def merged_fields(contents: Any) -> dict[str, Any]:
     return fields
 
 
-def encode_shaped(logs: Any, plan: Plan, cursor: str, out: list[bytes]) -> None:
-    """Routes that look into the log: unfolded JSON, time or host from a field."""
-    for place, log in enumerate(logs):
-        fields = merged_fields(log.Contents)
-        out.append(shape(fields, log.Time, log.Time_ns, plan, f"{cursor}-{place}"))
-
-
-def shape(fields: dict[str, Any], seconds: int, nanoseconds: int, plan: Plan, id_end: str) -> bytes:
-    """One event by a route that looks into it."""
+def shape(fields: dict[str, Any], seconds: int, nanoseconds: int, plan: Plan, tail: bytes, place: int | str) -> bytes:
+    """One event by a route that looks into it: unfolded JSON, time or host from a field."""
     route = plan.resolved.settings
     time = (event_time(fields.get(route.time_field)) if route.time_field else None) or decimal(seconds, nanoseconds)
     mid = plan.mid
@@ -89,7 +99,6 @@ def shape(fields: dict[str, Any], seconds: int, nanoseconds: int, plan: Plan, id
         found = fields.get(route.host[6:])
         mid = make_mid(plan.resolved, found if isinstance(found, str) and found else plan.host)
     unfold(fields, route.json_fields)
-    shown = orjson.dumps({name: list(v) if isinstance(v, Many) else v for name, v in fields.items()})
-    middle = shown[1:-1] + b"," if fields else b""
-    number = id_end.encode() if plan.with_id else b""
-    return b"".join((HEAD, time.encode(), mid, middle, plan.tail, number, plan.end))
+    middle = orjson.dumps(plain(fields))[1:-1] + b"," if fields else b""
+    number = str(place).encode() if plan.with_id else b""
+    return b"".join((HEAD, time.encode(), mid, middle, tail, number, plan.end))

@@ -1,6 +1,6 @@
 """The envelope of an event: what is constant in a LogGroup, as ready-made bytes around what differs.
 
-    {"time":"T   MID   "k":"v",…,   TAIL cursor - place   END
+    {"time":"T   MID   "k":"v",…,   CONSTANTS ,tags   OPENING cursor - place   END
 
 Whitelisted keys only (Splunk answers 200 to an unknown key and indexes nothing after it), `fields` flat, no blank event.
 The time is text, so that no parser on the way rounds its nanoseconds or writes an exponent.
@@ -9,6 +9,7 @@ The time is text, so that no parser on the way rounds its nanoseconds or writes 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +24,23 @@ HOSTNAME = "__hostname__"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A kind of group: same topic, source and tags."""
+    """A kind of group: same topic, source and host name."""
 
     resolved: Resolved
     mid: bytes
-    tail: bytes
-    """Up to the cursor part of the id."""
+    constants: bytes
+    """`__topic__`, as it stands in the event; the group's tags follow."""
+    opening: bytes
+    """From there up to the cursor part of the id."""
     end: bytes
     with_id: bool
     host: str
-    constants: dict[str, str]
-    """`__topic__` and tags, as they stand in the event."""
+
+    def tail(self, tags: Iterable[tuple[str, str]]) -> bytes:
+        """What follows a log's own fields, up to the cursor."""
+        merged = merge_tags(tags)
+        shown = b"," + orjson.dumps(merged)[1:-1] if merged else b""
+        return self.constants + shown + self.opening
 
 
 def text(value: str | bytes) -> str:
@@ -56,7 +63,7 @@ def cursor_part(begin: int, place: int, sparse: bool) -> str:
     return f"{begin}.{place}" if sparse else str(begin + place)
 
 
-def merge_tags(tags: list[tuple[str, str]]) -> dict[str, Any]:
+def merge_tags(tags: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """`__tag__:x` of each; of the same twice, a list."""
     merged: dict[str, Any] = {}
     for key, value in tags:
@@ -78,9 +85,8 @@ class Many(list[Any]):
     """Values of a duplicate key: a list of our own making, not the log's."""
 
 
-def choose_host(resolved: Resolved, source: str, tags: dict[str, Any], project: str) -> str:
+def choose_host(resolved: Resolved, source: str, hostname: str, project: str) -> str:
     """As the route says; else __source__ unless empty, else the host name's tag, else the project."""
-    hostname = str(tags.get(TAG + HOSTNAME, ""))
     match resolved.settings.host.partition(":")[0]:
         case "source":
             return source or project
@@ -94,14 +100,13 @@ def choose_host(resolved: Resolved, source: str, tags: dict[str, Any], project: 
 
 
 def make_plan(
-    resolved: Resolved, *, topic: str, source: str, tags: list[tuple[str, str]], project: str, head: str, id_field: str
+    resolved: Resolved, *, topic: str, source: str, hostname: str, project: str, head: str, id_field: str
 ) -> Plan:
     """`head` is the constant part of the ids."""
-    merged = merge_tags(tags)
-    constants = {TOPIC: topic, **merged}
-    host = choose_host(resolved, source, merged, project)
-    tail, end = make_tail(constants, dict(resolved.settings.fields), head, id_field)
-    return Plan(resolved, make_mid(resolved, host), tail, end, id_field != "none", host, constants)
+    host = choose_host(resolved, source, hostname, project)
+    constants = orjson.dumps({TOPIC: topic})[1:-1]
+    opening, end = make_end(dict(resolved.settings.fields), head, id_field)
+    return Plan(resolved, make_mid(resolved, host), constants, opening, end, id_field != "none", host)
 
 
 def make_mid(resolved: Resolved, host: str) -> bytes:
@@ -111,13 +116,12 @@ def make_mid(resolved: Resolved, host: str) -> bytes:
     return b'",' + shown[1:-1] + b',"event":{'
 
 
-def make_tail(constants: dict[str, Any], fields: dict[str, str], head: str, id_field: str) -> tuple[bytes, bytes]:
-    """What follows the log's own fields, up to the cursor; and what follows the place."""
-    shown = orjson.dumps(constants)[1:-1]
+def make_end(fields: dict[str, str], head: str, id_field: str) -> tuple[bytes, bytes]:
+    """What stands between the tags and the cursor; and what follows the place."""
     added = orjson.dumps(fields)[1:-1]
     start = f'"{ID}":"{head}'.encode()
     if id_field == "event":
-        return shown + b"," + start, b'"}' + (b',"fields":{' + added + b"}" if added else b"") + b"}"
+        return b"," + start, b'"}' + (b',"fields":{' + added + b"}" if added else b"") + b"}"
     if id_field == "fields":
-        return shown + b'},"fields":{' + (added + b"," if added else b"") + start, b'"}}'
-    return shown + b"}" + (b',"fields":{' + added + b"}" if added else b"") + b"}", b""
+        return b'},"fields":{' + (added + b"," if added else b"") + start, b'"}}'
+    return b"", b"}" + (b',"fields":{' + added + b"}" if added else b"") + b"}"
