@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,15 @@ from worker.settings import HecSettings, LogSettings, SourceSettings, WorkerSett
 from worker.verify import decompress
 
 _SPAWN = multiprocessing.get_context("spawn")
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(["worker.consumer", "tests.worker.consuming"])
+
+
+def parent_of_consumers() -> int:
+    """The fork server has the SDK imported already, which else costs each start a second of CPU."""
+    forkserver.ensure_running()
+    pid: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return pid
 
 
 def run_consumer(context: ChildContext) -> None:
@@ -47,15 +57,17 @@ class House:
 
     def __init__(
         self, directory: Path, *sources: SourceSettings, consumers: int = 1, once: bool = False, boot: str = "boot",
-        checkpoint: Any = "spooled", in_flight: int = 64 << 20,
+        checkpoint: Any = "spooled", in_flight: int = 64 << 20, spawn: bool = False,
     ) -> None:  # fmt: skip
         settings = SpoolSettings(directory=directory, min_free_bytes=1 << 20, force_file_system=True)
         self.spool = Spool.open(settings)
         self.settings = settings
         self.board = Board(consumers)
+        self._make: Any = _SPAWN if spawn else _FORKSERVER
+        parent = os.getpid() if spawn else parent_of_consumers()
         self.context = ChildContext(
             kind="consumer", slot=0, index=0, consumers=consumers, senders=1, spool_id=self.spool.id,
-            run_directory=self.spool.run_directory, boot=boot, supervisor_pid=os.getpid(),
+            run_directory=self.spool.run_directory, boot=boot, supervisor_pid=parent,
             max_in_flight_bytes=in_flight, board=self.board, once=once,
             settings=WorkerSettings(
                 sources=sources, routes=(), hec=HecSettings(urls=()), spool=settings, log=LogSettings(),
@@ -84,7 +96,7 @@ class House:
         (self.spool.run_directory / f"consumer-{slot}.json").unlink(missing_ok=True)
         self.board.clear_beat(slot)
         context = replace(self.context, slot=slot, index=slot, **changes)
-        process = _SPAWN.Process(target=run_consumer, args=(context,), name=f"consumer-{slot}")
+        process = self._make.Process(target=run_consumer, args=(context,), name=f"consumer-{slot}")
         process.start()
         self.processes[slot] = process
 

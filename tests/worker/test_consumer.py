@@ -22,7 +22,7 @@ from tests.worker.consuming import House, body_of, peak_memory, source_of, store
 def test_everything_sls_holds_is_in_the_lane_once_and_checkpointed(tmp_path: Path) -> None:
     with SlsEmulator(shards=4) as sls:
         sls.fill(40_000)
-        with House(tmp_path / "spool", source_of(sls)) as house:
+        with House(tmp_path / "spool", source_of(sls), spawn=True) as house:
             house.start()
             house.wait_drained(sls)
             assert house.stop() == 0

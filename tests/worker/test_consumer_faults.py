@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -145,6 +146,25 @@ def test_a_group_that_vanished_is_made_again_and_reading_goes_on_where_it_was(tm
             assert house.groups() == stored(sls) - first
 
 
+def stop_between_transactions(house: House) -> None:
+    """SIGSTOP at a moment when the lane is not locked, or nobody could look into it."""
+    index = house.settings.directory / "lanes" / f"{house.spool.id}-0" / "cache.db"
+
+    def stopped() -> bool:
+        os.kill(house.processes[0].pid, signal.SIGSTOP)
+        connection = sqlite3.connect(index, timeout=0.1, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE").connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            os.kill(house.processes[0].pid, signal.SIGCONT)
+            return False
+        finally:
+            connection.close()
+        return True
+
+    poll(stopped, "it stops outside a transaction")
+
+
 def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: Path) -> None:
     """A zombie: SIGSTOP beyond the time-out, another host takes over, SIGCONT."""
     sls = SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000))
@@ -154,8 +174,8 @@ def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: 
         one.start()
         sls.fill(1_000)
         one.wait_drained(sls)
-        os.kill(one.processes[0].pid, signal.SIGSTOP)
         had = one.groups()
+        stop_between_transactions(one)
         two.start()
         sls.fill(6_000)
         poll(lambda: sls.drained("siem"), "the other host takes over")
