@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,29 @@ from supervisor.cli_spool import Config, Json
 group_app = typer.Typer(no_args_is_help=True)
 
 
-def clients(config: Path | None) -> Any:
-    """(source, client) of each source; SLS's errors leave as ours."""
+def sources(config: Path | None) -> tuple[Any, ...]:
+    """Those of the settings."""
     from supervisor.config import load
+
+    return load(config).sources
+
+
+@contextmanager
+def asking(source: Any) -> Iterator[Any]:
+    """A client of the source; whatever SLS refuses leaves as two lines and a code."""
     from worker.credentials import Credentials
     from worker.sls import SlsClient
     from worker.sls_errors import SlsError
 
-    for source in load(config).sources:
-        client = None
-        try:
-            client = SlsClient(source, Credentials(source))
-            yield source, client
-        except SlsError as error:
-            raise Failed(f"{source.name}: {error.error}", error.hint, exit_code(error)) from error
-        finally:
-            if client is not None:
-                client.close()
+    client = None
+    try:
+        client = SlsClient(source, Credentials(source))
+        yield client
+    except SlsError as error:
+        raise Failed(f"{source.name}: {error.error}", error.hint, exit_code(error)) from error
+    finally:
+        if client is not None:
+            client.close()
 
 
 def exit_code(error: Exception) -> int:
@@ -46,51 +54,62 @@ def lag(config: Config = None, json: Json = False) -> None:
     """Source, shard, checkpoint, lag in LogGroups and retention left, as SLS has them."""
     found = []
     rows: list[list[Any]] = [["source", "shard", "status", "lag (groups)", "lag", "retention left"]]
-    for source, client in clients(config):
-        ttl = client.retention_seconds()
-        saved = client.checkpoints(source.consumer_group)
-        shards = [
-            _shard_lag(client, shard, saved.get(number), ttl) for number, shard in sorted(client.shards().items())
-        ]
-        found.append({
-            "name": source.name, "project": source.project, "logstore": source.logstore, "group": source.consumer_group,
-            "ttl_seconds": ttl, "shards": shards,
-        })  # fmt: skip
-        for one in shards:
-            spans = span(one["lag_seconds"]), span(one["retention_left_seconds"])
-            rows.append([source.name, one["shard"], one["status"], one["lag_groups"], *spans])
+    for source in sources(config):
+        with asking(source) as client:
+            one = _source_lag(source, client)
+        found.append(one)
+        for shard in one["shards"]:
+            spans = span(shard["lag_seconds"]), span(shard["retention_left_seconds"])
+            rows.append([source.name, shard["shard"], shard["status"], shard["lag_groups"], *spans])
     show({"sources": found}, json, rows)
+
+
+def _source_lag(source: Any, client: Any) -> dict[str, Any]:
+    from worker.sls_errors import GroupNotFound
+
+    ttl = client.retention_seconds()
+    try:
+        saved = client.checkpoints(source.consumer_group)
+    except GroupNotFound:
+        saved = {}
+    shards = [_shard_lag(client, shard, saved.get(number), ttl) for number, shard in sorted(client.shards().items())]
+    return {
+        "name": source.name, "project": source.project, "logstore": source.logstore, "group": source.consumer_group,
+        "ttl_seconds": ttl, "shards": shards,
+    }  # fmt: skip
 
 
 def _shard_lag(client: Any, shard: Any, checkpoint: int | None, ttl: float) -> dict[str, Any]:
     """Cursors count LogGroups, so the distance is exact; its time is that of the pull at the checkpoint."""
     from supervisor.status import iso
 
-    end, begin = client.get_cursor_at(shard.id, "end"), client.get_cursor_at(shard.id, "begin")
+    end, begin = client.get_cursor_at(shard.number, "end"), client.get_cursor_at(shard.number, "begin")
     at = begin if checkpoint is None else checkpoint
     behind = max(0, end - at)
     seconds = 0.0
     when = None
     if behind:
-        arrived = client.pull_raw(shard.id, max(at, begin), 1).arrived
+        arrived = client.pull_raw(shard.number, max(at, begin), 1).arrived
         seconds = max(0.0, time.time() - arrived) if arrived else 0.0
         when = iso(arrived) if arrived else None
     return {
-        "shard": shard.id, "status": shard.status, "owner": None, "checkpoint_time": when, "newest_time": None,
-        "lag_seconds": seconds, "lag_groups": behind, "retention_left_seconds": max(0.0, ttl - seconds),
+        "shard": shard.number, "status": "readonly" if shard.readonly else "readwrite", "owner": None,
+        "checkpoint_time": when, "newest_time": None, "lag_seconds": seconds, "lag_groups": behind,
+        "retention_left_seconds": max(0.0, ttl - seconds),
     }  # fmt: skip
 
 
 @group_app.command("ls")
 def ls(config: Config = None, json: Json = False) -> None:
     """The consumer groups of each source's logstore; SLS allows 30 of them."""
-    found = [
-        {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
-        for source, client in clients(config)
-        for name, timeout in sorted(client.groups().items())
-    ]
-    rows: list[list[Any]] = [
-        ["source", "group", "timeout"],
-        *([g["source"], g["name"], span(g["timeout_seconds"])] for g in found),
-    ]
+    found: list[dict[str, Any]] = []
+    for source in sources(config):
+        with asking(source) as client:
+            groups = client.groups()
+        found += [
+            {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
+            for name, timeout in sorted(groups.items())
+        ]
+    rows: list[list[Any]] = [["source", "group", "timeout"]]
+    rows += [[group["source"], group["name"], span(group["timeout_seconds"])] for group in found]
     show({"groups": found}, json, rows)

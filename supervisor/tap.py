@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from buffer.values import Pull, ShardKey
-from supervisor.cli_sls import clients
+from supervisor.cli_sls import asking
 from worker.decode import open_pull
 from worker.encode import Encoder
 from worker.encode_python import merged_fields, parse
@@ -27,19 +27,26 @@ def newest_events(config: Path | None, topic: str, stage: str) -> Iterator[dict[
 
     settings = load(config)
     encoder = Encoder(Router(settings.routes, settings.hec))
-    for source, client in clients(config):
-        for number, shard in client.shards().items():
-            end, begin = client.get_cursor_at(number, "end"), client.get_cursor_at(number, "begin")
-            found = client.pull_raw(number, max(begin, end - BACK), BACK)
-            if not found.groups:
-                continue
-            pull = Pull(
-                key=ShardKey(source.project, source.logstore, source.consumer_group, source.query, number, shard.created),
-                epoch=0, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=found.begin,
-                next=found.next, groups=found.groups, sparse=found.next - found.begin != found.groups, suspect=False,
-                arrived=found.arrived, pulled=0.0, body=found.body,
-            )  # fmt: skip
+    for source in settings.sources:
+        with asking(source) as client:
+            pulls = [pull for shard in client.shards().values() if (pull := _newest(client, source, shard))]
+        for pull in pulls:
             yield from _shown(encoder, pull, topic, stage)
+
+
+def _newest(client: Any, source: Any, shard: Any) -> Pull | None:
+    """The last LogGroups of a shard; None when it is empty."""
+    end, begin = client.get_cursor_at(shard.number, "end"), client.get_cursor_at(shard.number, "begin")
+    first = max(begin, end - BACK)
+    found = client.pull_raw(shard.number, first, BACK)
+    if not found.groups:
+        return None
+    return Pull(
+        key=ShardKey(source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created),
+        epoch=0, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=first,
+        next=found.next, groups=found.groups, sparse=found.next - first != found.groups, suspect=False,
+        arrived=found.arrived, pulled=0.0, body=found.body,
+    )  # fmt: skip
 
 
 def _shown(encoder: Encoder, pull: Pull, topic: str, stage: str) -> Iterator[dict[str, Any]]:

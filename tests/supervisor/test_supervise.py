@@ -103,7 +103,7 @@ class Running:
         """Until so many children have begun."""
         poll(
             lambda: len({n for n, _, w in self.lives() if w == "begun"}) >= count,
-            f"children begin: {self.log.read_text()}",
+            "children begin",
             30,
         )
         return self.children()

@@ -1,0 +1,293 @@
+"""Every command as a user runs it: exit codes, two-line errors, JSON by its published schema, awkward terminals and spools."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.emulators.hec import TOKEN, HecEmulator
+from tests.emulators.hec_rules import Token
+from tests.emulators.sls import SlsEmulator
+from tests.worker.sending import Sending, log_group
+
+ROOT = Path(__file__).resolve().parents[2]
+READING = [
+    "status", "spool stats", "spool ls", "spool peek", "spool verify", "dead ls", "config show", "version", "size", "lag",
+    "group ls", "tap", "check --no-probe",
+]  # fmt: skip
+
+
+class Bench:
+    """Both emulators, a spool with something in it, a settings file."""
+
+    def __init__(self, work: Path, sls: SlsEmulator, hec: HecEmulator) -> None:
+        self.work, self.sls, self.hec = work, sls, hec
+        self.config = work / "sls-siem.toml"
+        self.write()
+
+    def write(self, **changes: str) -> None:
+        values = {
+            "secret": "sk", "logstore": "l", "token": TOKEN, "index": "", "hec": self.hec.url, "sls": self.sls.endpoint,
+        } | changes  # fmt: skip
+        self.config.write_text(f"""
+[supervisor]
+workers = 1
+[memory]
+budget = "1GiB"
+[[source]]
+project = "p"
+logstore = "{values["logstore"]}"
+endpoint = "{values["sls"]}"
+consumer_group = "g"
+start = "begin"
+access_key_id = "ak"
+access_key_secret = "{values["secret"]}"
+[hec]
+urls = ["{values["hec"]}"]
+token = "{values["token"]}"
+index = "{values["index"]}"
+[spool]
+directory = "{self.work / "spool"}"
+min_free_bytes = "1MiB"
+max_bytes = "64MiB"
+""")
+
+    def run(self, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        with_config = [] if command[0] in {"version", "size"} else ["--config", str(self.config)]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor", *command, *with_config],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=clean | (env or {}),
+        )  # fmt: skip
+
+    def json(self, *command: str) -> Any:
+        done = self.run(*command, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    work = tmp_path_factory.mktemp("cli")
+    with SlsEmulator(shards=2) as sls, HecEmulator(tokens=[Token(TOKEN, indexes=("main",))]) as hec:
+        sls.fill(200)
+        made = Bench(work, sls, hec)
+        with_letters = Sending(work, [hec.url], TOKEN)
+        with_letters.put(logs=3)
+        with_letters.put(topic="other", logs=2)
+        from buffer.lane import LaneReader
+        from tests.buffer.power.workload import letter
+
+        reader = LaneReader.open(with_letters.lane, with_letters.settings.spool)
+
+        buried = replace(letter("e3b09f8e-0-1000-0", "dead"), log=log_group("t", [{"n": "0"}]))
+        reader.ack(reader.read(0, 1, 1), [buried])
+        reader.close()
+        with_letters.close()
+        yield made
+
+
+@pytest.mark.parametrize("command", READING)
+def test_json_is_one_document_as_its_schema_says(bench: Bench, command: str) -> None:
+    bench.write()
+    done = bench.run(*command.split(), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == 1
+    name = command.partition(" --")[0].replace(" ", "-")
+    jsonschema.validate(document, json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()))
+
+
+@pytest.mark.parametrize("command", READING)
+def test_tables_are_plain_when_not_on_a_terminal(bench: Bench, command: str) -> None:
+    done = bench.run(*command.split(), env={"COLUMNS": "20", "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "\x1b" not in done.stdout
+
+
+def test_the_backlog_and_the_dead_letters_are_shown(bench: Bench) -> None:
+    stats = bench.json("spool", "stats")
+    assert (stats["batches"], stats["groups"], stats["books"]["put"], stats["books"]["buried"]) == (1, 1, 2, 1)
+    assert [b["pulls"][0]["shard"] for b in bench.json("spool", "ls")["batches"]] == [0]
+    assert len(bench.json("spool", "peek", "--topic", "other", "--limit", "1")["events"]) == 1
+    assert bench.json("spool", "peek", "--topic", "none")["events"] == []
+    event = bench.json("dead", "ls")["events"][0]
+    assert (event["sls_id"], event["state"], event["status"], event["code"]) == ("e3b09f8e-0-1000-0", "dead", 400, 6)
+    shown = bench.json("dead", "show", event["sls_id"])
+    assert shown["log"] == {"n": "0"}
+    missing = bench.run("dead", "show", "nothing")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: ")
+
+
+def test_what_changes_something_says_so_first_and_wants_yes(bench: Bench) -> None:
+    for command in (["spool", "purge"], ["dead", "replay"], ["dead", "purge"]):
+        done = bench.run(*command)
+        assert done.returncode == 0
+        assert "add --yes" in done.stderr
+    assert bench.json("spool", "stats")["batches"] == 1
+    assert len(bench.json("dead", "ls")["events"]) == 1
+
+
+def test_export_writes_json_lines_and_removes_nothing(bench: Bench, tmp_path: Path) -> None:
+    assert bench.run("spool", "export", str(tmp_path / "a")).returncode == 0
+    assert bench.run("dead", "export", str(tmp_path / "b")).returncode == 0
+    assert [len((tmp_path / n).read_text().splitlines()) for n in "ab"] == [2, 1]
+    assert bench.json("spool", "stats")["batches"] == 1
+
+
+def test_check_is_fine_and_names_each_step(bench: Bench) -> None:
+    bench.write(index="main")
+    found = bench.json("check")
+    assert found["ok"]
+    names = " ".join(step["name"] for step in found["steps"])
+    for expected in (
+        "settings",
+        "spool directory",
+        "flush",
+        "memory",
+        "dns",
+        "tcp",
+        "logstore",
+        "retention",
+        "group",
+        "token",
+        "index main",
+    ):
+        assert expected in names
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "expected"),
+    [
+        ({"secret": "wrong"}, 77, "access_key"),
+        ({"logstore": "missing"}, 69, "LogStoreNotExist"),
+        ({"token": "wrong"}, 77, "Invalid token"),
+        ({"index": "secret"}, 69, "Incorrect index"),
+        ({"hec": "http://127.0.0.1:1"}, 69, "is the port open"),
+        ({"sls": "http://127.0.0.1:1"}, 69, "is the port open"),
+        ({"hec": "https://no-such-host.invalid:8088"}, 69, "check the name"),
+    ],
+)
+def test_check_names_the_cause_and_the_remedy(bench: Bench, change: dict[str, str], code: int, expected: str) -> None:
+    bench.write(**change)
+    done = bench.run("check")
+    assert done.returncode == code, done.stdout
+    assert expected in done.stdout
+    assert "FAIL" in done.stdout
+
+
+def test_check_offline_asks_nobody(bench: Bench) -> None:
+    bench.write(hec="http://127.0.0.1:1", sls="http://127.0.0.1:1")
+    assert bench.run("check", "--offline").returncode == 0
+
+
+def test_lag_and_tap_need_only_sls(bench: Bench) -> None:
+    bench.write(hec="http://127.0.0.1:1")
+    shards = bench.json("lag")["sources"][0]["shards"]
+    assert sum(s["lag_groups"] for s in shards) == sum(len(s.framed) for s in bench.sls.store().shards.values())
+    assert bench.json("tap")["events"][0]["event"]["sls_id"]
+    assert "log" in bench.json("tap", "--stage", "raw")["events"][0]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["status", "--nonsense"], 2),
+        (["nonsense"], 2),
+        (["size", "--per-day", "much"], 2),
+        (["tap", "--stage", "x"], 2),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_2(bench: Bench, command: list[str], code: int) -> None:
+    bench.write()
+    done = bench.run(*command)
+    assert done.returncode == code
+    assert done.stderr.startswith("error: ")
+    assert "\nhint: " in done.stderr
+
+
+def test_bad_settings_are_78_and_a_document_with_json(bench: Bench) -> None:
+    bench.config.write_text("[[source]]\nnonsense = 1\n")
+    done = bench.run("status", "--json")
+    assert done.returncode == 78
+    document = json.loads(done.stdout)
+    assert document.keys() == {"schema", "error", "hint"}
+    bench.write()
+
+
+@pytest.mark.parametrize("harm", ["missing", "foreign", "garbage"])
+def test_a_spool_that_is_none_is_said(bench: Bench, harm: str) -> None:
+    bench.write()
+    spool, kept = bench.work / "spool", bench.work / "kept"
+    spool.rename(kept)
+    try:
+        if harm == "foreign":
+            spool.mkdir()
+            (spool / "holiday.jpg").write_text("x")
+        elif harm == "garbage":
+            spool.write_text("x")
+        done = bench.run("spool", "stats")
+        assert done.returncode == 74
+        assert done.stderr.startswith("error: ")
+    finally:
+        if harm == "foreign":
+            shutil.rmtree(spool)
+        elif harm == "garbage":
+            spool.unlink()
+        kept.rename(spool)
+
+
+def test_a_damaged_body_is_named_and_verify_ends_with_1(bench: Bench, tmp_path: Path) -> None:
+    del tmp_path
+    path = next((bench.work / "spool").rglob("v/*.val"))
+    batch = Path(next(line for line in [str(p) for p in (bench.work / "spool").rglob("v/*.val")]))
+    sound = {p: p.read_bytes() for p in (bench.work / "spool").rglob("v/*.val")}
+    for one, data in sound.items():
+        one.write_bytes(data[:-1])
+    done = bench.run("spool", "verify", "--json")
+    for one, data in sound.items():
+        one.write_bytes(data)
+    assert done.returncode == 1
+    assert not json.loads(done.stdout)["ok"]
+    assert path.exists()
+    assert batch.exists()
+
+
+def test_status_without_a_supervisor_says_so_and_check_is_critical(bench: Bench) -> None:
+    assert bench.json("status")["state"] == "down"
+    done = bench.run("status", "--check")
+    assert done.returncode == 2
+    assert done.stdout.startswith("SLS-SIEM CRITICAL")
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(bench: Bench) -> None:
+    command = f"{sys.executable} -m supervisor config schema | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert done.stderr == b""
+    del bench
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, supervisor.cli;"
+        "bad = {'pydantic', 'requests', 'orjson', 'diskcache', 'aliyun', 'psutil', 'prometheus_client', 'structlog'};"
+        "bad &= set(sys.modules); print(bad); sys.exit(bool(bad))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,181 @@
+"""Settings: every kind of mistake at once, where values come from, and that no secret is ever shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli_config import TEMPLATE, flatten
+from supervisor.config import ConfigError, load, load_with_origins
+from supervisor.settings import Settings
+
+GOOD = """
+[[source]]
+project = "p"
+logstore = "l"
+endpoint = "https://cn-hangzhou.log.aliyuncs.com"
+consumer_group = "g"
+start = "end"
+access_key_id = "id"
+access_key_secret = "s3cret-value"
+[hec]
+urls = ["https://splunk:8088"]
+token = "t0ken-value"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "sls-siem.toml"
+    path.write_text(text)
+    return path
+
+
+def read(tmp_path: Path, text: str, env: dict[str, str] | None = None, cli: dict[str, Any] | None = None) -> Settings:
+    return load(write(tmp_path, text), cli, {"HOME": "/home/x", **(env or {})})
+
+
+def problems(tmp_path: Path, text: str, env: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, text, env)
+    assert "s3cret-value" not in str(raised.value)
+    assert "t0ken-value" not in str(raised.value)
+    return raised.value.problems
+
+
+def test_all_mistakes_are_said_at_once_with_what_may_have_been_meant(tmp_path: Path) -> None:
+    wrong = (
+        GOOD.replace('"end"', '"yesterday"').replace("consumer_group", "consumer_grp")
+        + 'in_flihgt = 4\ntimeout = "soon"\n[spool]\nmax_bytes = "many"\n[spol]\ndirectory = "x"\n[supervisor]\nworkers = "three"\n'
+    )
+    found = "\n".join(problems(tmp_path, wrong))
+    for expected in (
+        "source.consumer_grp: no such key; did you mean consumer_group?", "hec.in_flihgt: no such key; did you mean in_flight?",
+        "[spol]: no such table; did you mean spool?", "hec.timeout: not a duration", "spool.max_bytes: not a size",
+        "source.0.consumer_group: missing", "supervisor.workers: should be a valid integer",
+    ):  # fmt: skip
+        assert expected in found
+
+
+CROSS = [
+    ('"end"', '"2026-01-01T00:00:00"', "start"),
+    ("https://cn-hangzhou.log.aliyuncs.com", "http://cn-hangzhou.log.aliyuncs.com", "plain http"),
+    ("https://splunk:8088", "http://splunk:8088", "plain http"),
+    ("https://splunk:8088", "splunk:8088", "hec.urls"),
+    ("https://splunk:8088", "https://splunk:8088/services/collector", "the path"),
+    ('token = "t0ken-value"', "", "hec.token"),
+    ('access_key_secret = "s3cret-value"', "", "access_key_id"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\non_incorrect_index = "fallback"', "fallback_index"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\nack = "maybe"', "hec.ack"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\n[memory]\nbudget = "100MiB"', "memory.budget"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\n[status]\nlisten = "9464"', "status.listen"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\n[[route]]\n[[route]]\ntopic = "a"', "can never match"),
+    ('start = "end"', 'start = "end"\nmax_groups = 5000', "max_groups"),
+    ('start = "end"', 'start = "end"\nconsumer_timeout = "2s"', "consumer_timeout"),
+    ('token = "t0ken-value"', 'token = "${NOT_SET}"', "NOT_SET"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), CROSS, ids=[c[2] + " " + str(i) for i, c in enumerate(CROSS)])
+def test_what_does_not_fit_together_is_said(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in "\n".join(problems(tmp_path, GOOD.replace(old, new)))
+
+
+def test_the_command_line_is_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    text = GOOD + '[supervisor]\nworkers = 3\nstop_timeout = "5s"\n'
+    assert read(tmp_path, text).supervisor.workers == 3
+    env = {"SLS_SIEM_SUPERVISOR__WORKERS": "4", "SLS_SIEM_HEC__TIMEOUT": "90s", "SLS_SIEM_SPOOL__MAX_BYTES": "2GiB"}
+    found = read(tmp_path, text, env)
+    assert (found.supervisor.workers, found.hec.timeout, found.spool.max_bytes) == (4, 90.0, 2 << 30)
+    assert read(tmp_path, text, env, {"supervisor.workers": 5}).supervisor.workers == 5
+    _, origins = load_with_origins(write(tmp_path, text), {"supervisor.senders": 1}, {"HOME": "/", **env})
+    assert origins["supervisor.workers"].startswith("environment")
+    assert origins["supervisor.senders"] == "command line"
+    assert origins["supervisor.stop_timeout"] == "file"
+
+
+def test_an_unknown_variable_of_ours_is_an_error(tmp_path: Path) -> None:
+    assert "did you mean token" in "\n".join(problems(tmp_path, GOOD, {"SLS_SIEM_HEC__TOKN": "x"}))
+
+
+FOUNDING = {
+    "HOME": "/h", "SLS_ENDPOINT": "https://a", "SLS_AK_ID": "i", "SLS_AK_KEY": "k", "SLS_PROJECT": "p", "SLS_LOGSTORE": "l",
+    "SLS_CG": "g", "SPLUNK_HEC_URL": "https://x:8088, https://y:8088", "SPLUNK_HEC_TOKEN": "t",
+}  # fmt: skip
+
+
+def test_the_founding_documents_environment_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = load(environment=FOUNDING)
+    assert found.hec.urls == ("https://x:8088", "https://y:8088")
+    assert (found.sources[0].name, found.sources[0].start, found.sources[0].consumer_group) == ("l", "begin", "g")
+    assert load(environment=FOUNDING | {"SLS_SIEM_START": "-2h"}).sources[0].start == "-2h"
+
+
+def test_several_endpoints_projects_and_logstores_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    many = {"SLS_ENDPOINTS": "https://a;https://b", "SLS_PROJECTS": "p1;p2", "SLS_LOGSTORES": "l1;l2_1,l2_2"}
+    found = load(environment=FOUNDING | many)
+    assert [(s.endpoint, s.project, s.logstore) for s in found.sources] == [
+        ("https://a", "p1", "l1"), ("https://b", "p2", "l2_1"), ("https://b", "p2", "l2_2"),
+    ]  # fmt: skip
+
+
+def test_defaults_of_sources_lists_of_logstores_and_references(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    (tmp_path / "hec").write_text("from-systemd\n")
+    text = f"""
+[source_defaults]
+endpoint = "https://e"
+access_key_id = "${{KEY}}"
+access_key_secret = "${{SECRET:-fallback}}"
+consumer_group = "g"
+start = "-2h"
+[[source]]
+project = "p"
+logstore = ["a", "b"]
+[[source]]
+name = "mine"
+project = "q"
+logstore = "a"
+start = "begin"
+[hec]
+urls = ["https://s:8088"]
+token = "${{file:{tmp_path}/token}}"
+[[route]]
+topic = "x"
+token = "${{credential:hec}}"
+"""
+    found = read(tmp_path, text, {"KEY": "k", "CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert [(s.name, s.start, s.access_key_id, s.access_key_secret) for s in found.sources] == [
+        ("a", "-2h", "k", "fallback"), ("b", "-2h", "k", "fallback"), ("mine", "begin", "k", "fallback"),
+    ]  # fmt: skip
+    assert (found.hec.token, found.routes[0].token) == ("from-file", "from-systemd")
+
+
+def test_no_secret_in_repr_or_config_show(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    settings, origins = load_with_origins(path, None, {"HOME": "/h"})
+    shown = repr(settings) + json.dumps(flatten(settings, origins))
+    assert "s3cret-value" not in shown
+    assert "t0ken-value" not in shown
+    assert flatten(settings, origins)["hec.token"] == {"value": "****", "from": "file"}
+
+
+def test_the_commented_file_that_init_prints_is_good(tmp_path: Path) -> None:
+    found = read(tmp_path, TEMPLATE, {"SLS_AK_ID": "i", "SLS_AK_KEY": "k", "SPLUNK_HEC_TOKEN": "t"})
+    assert found.sources[0].logstore == "actiontrail_log"
+    everything = TEMPLATE.replace("\n# ", "\n")
+    assert read(
+        tmp_path, everything.split("\n", 2)[2], {"SLS_AK_ID": "i", "SLS_AK_KEY": "k", "SPLUNK_HEC_TOKEN": "t"}
+    ).routes
+
+
+def test_a_file_that_is_no_toml_or_is_missing_is_said(tmp_path: Path) -> None:
+    assert "not TOML" in problems(tmp_path, "[[source")[0]
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "missing.toml", environment={"HOME": "/"})

@@ -1,0 +1,64 @@
+"""What is generated is up to date; every command, option, setting, metric, exit code and link is documented."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from scripts import docs
+from supervisor.config import SECTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_a_generated_page_is_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == docs.PAGES[name](), "run `python -m scripts.docs`"
+
+
+def test_every_command_and_option_has_help() -> None:
+    for path, text, options in docs.commands():
+        assert text, path
+        for option, what in options:
+            if not option.startswith(("--install", "--show")):
+                assert what, f"{path} {option}"
+
+
+def test_every_setting_is_described_or_speaks_for_itself() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for section in SECTIONS.values():
+        for one in fields(section):
+            assert f"`{one.name}`" in text
+
+
+def test_every_exit_code_is_in_the_operators_table() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for code, _ in docs.EXITS:
+        assert f"| {code} |" in text
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    from supervisor import metrics
+
+    source = Path(metrics.__file__).read_text()
+    names = set(metrics.FROM_CHILDREN) | set(metrics.HISTOGRAMS) | {row[0] for row in metrics.FROM_BOOKS.values()}
+    names |= set(re.findall(r'_(?:gauge|labelled)\(\s*"(\w+)"', source)) | set(re.findall(r'PREFIX \+ "(\w+)"', source))
+    documented = set(re.findall(r"^\| `sls_siem_(\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    assert documented == names
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_hold_and_signal_has_its_line_for_the_operator() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for kind in ("endpoint", "token", "index", "route", "dead", "source", "disk", "memory"):
+        assert f"| `{kind}` |" in text
+    for signal in ("TERM", "HUP", "second TERM"):
+        assert signal in text
