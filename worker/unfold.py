@@ -4,47 +4,68 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
-_NUMBER = re.compile(r"\d{1,20}(\.\d{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
 #: digits of an epoch in seconds, milliseconds, microseconds and nanoseconds, now and for centuries
 _SCALES = {10: 9, 13: 6, 16: 3, 19: 0}
-#: JSON's numbers that would not come out as they went in stay text.
+#: What nests deeper stays text. Levels.
 _DEEPEST = 60
+#: What may be a number that orjson would not write as it read it; seldom wrong inside of strings.
+_ODD_NUMBER = re.compile(r"[:,\[\s]-?(?:0\b|\d+[.eE]|\d{16})")
 
 
 def unfold(event: dict[str, Any], paths: tuple[str, ...]) -> None:
     """Replace the JSON text at each dotted path by what it says; what is not JSON stays as it is."""
-    for path in sorted(paths, key=lambda p: p.count(".")):
-        holder, name = _find(event, path)
-        if holder is not None and isinstance(holder.get(name), str):
-            holder[name] = parse(holder[name])
+    for path, steps, below in _plan(paths):
+        holder, name = (event, path) if path in event else _find(event, steps)
+        text = holder.get(name) if holder else None
+        if holder and isinstance(text, str):
+            holder[name] = parse(text, below)
 
 
-def _find(event: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, str]:
-    if path in event:
-        return event, path
-    holder: Any = event
-    *outer, name = path.split(".")
-    for step in outer:
+@lru_cache(maxsize=1000)
+def _plan(paths: tuple[str, ...]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Outer paths first: each with its steps, and the steps from it to the paths below."""
+    return [
+        (path, path.split("."), [one[len(path) + 1 :].split(".") for one in paths if one.startswith(f"{path}.")])
+        for path in sorted(paths, key=lambda path: path.count("."))
+    ]
+
+
+def _find(event: Any, steps: list[str]) -> tuple[dict[str, Any] | None, str]:
+    holder = event
+    for step in steps[:-1]:
         holder = holder.get(step) if isinstance(holder, dict) else None
-    return (holder if isinstance(holder, dict) else None), name
+    return (holder if isinstance(holder, dict) else None), steps[-1]
 
 
-def parse(value: str) -> Any:
-    """Objects and arrays only; numbers must come out as they went in, else the text stays."""
-    if value[:1] not in {"{", "["} or value.count("{") + value.count("[") > 10_000:
-        return value
+def parse(text: str, below: list[list[str]]) -> Any:
+    """Objects and arrays only. The text itself goes into the event, so every number stays as it was written; it is
+    taken apart only where one of the paths `below` leads to another text, and not if that would change a number."""
+    if text[:1] not in {"{", "["}:
+        return text
     try:
-        found = orjson.loads(value)
-        shown = orjson.dumps(found)
-    except (orjson.JSONDecodeError, TypeError, RecursionError):
-        return value
-    if _numbers(value) != _numbers(shown.decode()) or _depth(found) > _DEEPEST:
-        return value
-    return found
+        found = orjson.loads(text)
+    except (orjson.JSONDecodeError, RecursionError):
+        return text
+    if text.count("{") + text.count("[") > _DEEPEST and _depth(found) > _DEEPEST:
+        return text
+    if any(_leads_to_text(found, steps) for steps in below) and _numbers_stay(text, found):
+        return found
+    return orjson.Fragment(text)
+
+
+def _leads_to_text(found: Any, steps: list[str]) -> bool:
+    holder, name = _find(found, steps)
+    return holder is not None and isinstance(holder.get(name), str)
+
+
+def _numbers_stay(text: str, found: Any) -> bool:
+    return not _ODD_NUMBER.search(text) or _numbers(text) == _numbers(orjson.dumps(found).decode())
 
 
 def _depth(value: Any) -> int:
