@@ -12,14 +12,15 @@ OLD_BACKLOG = 10.0
 def wait_after_pull(*, at_end: bool, readonly: bool, raw_size: int, backlog_age: float) -> float:
     """Seconds until the next pull.
 
-    Back to back while behind; once a second at the end; while the lane has an old backlog, small pulls are left to
-    grow, because each put costs a flush and nothing would be sent sooner.
+    Back to back while behind, however small the pulls: a query may leave nothing of them, and retention does not wait.
+    Once a second at the end; while the lane has an old backlog, what was small there is left to grow, because each put
+    costs a flush and nothing would be sent sooner.
     """
     if at_end and readonly:
         return CLOSED
-    if backlog_age > OLD_BACKLOG and raw_size < SMALL:
-        return SLOW
-    return IDLE if at_end else 0.0
+    if not at_end:
+        return 0.0
+    return SLOW if backlog_age > OLD_BACKLOG and raw_size < SMALL else IDLE
 
 
 def groups_to_ask(max_groups: int, memory_level: int) -> int:

@@ -44,7 +44,7 @@ class Forbidden(SlsError):
     """The key is good, but may not do this."""
 
     lasting = True
-    advice = "grant the RAM user the policy that `sls-siem check` prints"
+    advice = "grant the RAM user the policy in docs/ram-policy.json"
 
 
 class NotFound(SlsError):

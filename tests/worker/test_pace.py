@@ -7,6 +7,7 @@ import pytest
 from worker.checkpoints import delivered_target
 from worker.once import reached
 from worker.pace import checkpoint_due, groups_to_ask, may_pull, wait_after_pull
+from worker.shown import alarm
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from worker.pace import checkpoint_due, groups_to_ask, may_pull, wait_after_pull
     [
         (False, False, 5_000_000, 0, 0.0),
         (False, False, 5_000_000, 60, 0.0),
-        (False, False, 1_000, 60, 10.0),
+        (False, False, 1_000, 60, 0.0),
         (False, False, 1_000, 5, 0.0),
         (True, False, 0, 0, 1.0),
         (True, False, 0, 60, 10.0),
@@ -67,3 +68,11 @@ def test_once_is_done_when_every_shard_that_still_exists_is_saved_to_its_target(
     assert not reached({0: 5, 1: 7}, {0: 5, 1: None}, {0: 1, 1: 1})
     assert not reached({0: 5, 1: 7}, {0: 5}, {0: 1, 1: 1})
     assert reached({0: 5, 1: 7}, {0: 5}, {0: 1})
+
+
+def test_retention_that_runs_out_is_an_alarm_at_a_quarter_and_at_a_day() -> None:
+    day = 86400.0
+    assert [alarm(left * day, 30 * day) for left in (29, 8, 7, 0.9)] == [0, 0, 1, 2]
+    assert alarm(0.9 * day, day) == 0
+    assert alarm(0.2 * day, day) == 1
+    assert alarm(None, None) == 0
