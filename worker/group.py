@@ -45,6 +45,6 @@ def _create(member: Member, groups: dict[str, float]) -> bool:
         return False
     except QuotaExceeded as error:
         names = ", ".join(sorted(groups)) or "none that we may see"
-        error.hint = f"groups of this logstore: {names}; delete one: sls-siem group rm {source.name} GROUP"
+        error.hint = f"groups of this logstore: {names}; delete one that is not used: sls-siem group delete"
         raise
     return True
