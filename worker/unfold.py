@@ -14,58 +14,82 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
 _SCALES = {10: 9, 13: 6, 16: 3, 19: 0}
 #: What nests deeper stays text. Levels.
 _DEEPEST = 60
-#: What may be a number that orjson would not write as it read it; seldom wrong inside of strings.
-_ODD_NUMBER = re.compile(r"[:,\[\s]-?(?:0\b|\d+[.eE]|\d{16})")
+_Steps = tuple[str, ...]
 
 
 def unfold(event: dict[str, Any], paths: tuple[str, ...]) -> None:
-    """Replace the JSON text at each dotted path by what it says; what is not JSON stays as it is."""
-    for path, steps, below in _plan(paths):
-        holder, name = (event, path) if path in event else _find(event, steps)
-        text = holder.get(name) if holder else None
-        if holder and isinstance(text, str):
-            holder[name] = parse(text, below)
+    """Replace the JSON text at each dotted path by what it says; what is not JSON stays as it is.
+
+    The text itself goes into the event, so that every number and every name stays as it was written.
+    """
+    for path, below in _plan(paths):
+        text = event.get(path)
+        found = unfold_text(text, below) if isinstance(text, str) else None
+        if found is not None:
+            event[path] = orjson.Fragment(found)
 
 
 @lru_cache(maxsize=1000)
-def _plan(paths: tuple[str, ...]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Outer paths first: each with its steps, and the steps from it to the paths below."""
+def _plan(paths: tuple[str, ...]) -> list[tuple[str, list[_Steps]]]:
+    """Each with the steps from it to the paths below, outer ones first."""
+    ordered = sorted(paths, key=lambda path: path.count("."))
     return [
-        (path, path.split("."), [one[len(path) + 1 :].split(".") for one in paths if one.startswith(f"{path}.")])
-        for path in sorted(paths, key=lambda path: path.count("."))
+        (path, [tuple(one[len(path) + 1 :].split(".")) for one in ordered if one.startswith(f"{path}.")])
+        for path in ordered
     ]
 
 
-def _find(event: Any, steps: list[str]) -> tuple[dict[str, Any] | None, str]:
-    holder = event
-    for step in steps[:-1]:
-        holder = holder.get(step) if isinstance(holder, dict) else None
-    return (holder if isinstance(holder, dict) else None), steps[-1]
-
-
-def parse(text: str, below: list[list[str]]) -> Any:
-    """Objects and arrays only. The text itself goes into the event, so every number stays as it was written; it is
-    taken apart only where one of the paths `below` leads to another text, and not if that would change a number."""
+def unfold_text(text: str, below: list[_Steps]) -> str | None:
+    """An object's or array's text with the texts below unfolded in it; None where it is no JSON of that kind."""
     if text[:1] not in {"{", "["}:
-        return text
+        return None
     try:
         found = orjson.loads(text)
     except (orjson.JSONDecodeError, RecursionError):
-        return text
+        return None
     if text.count("{") + text.count("[") > _DEEPEST and _depth(found) > _DEEPEST:
-        return text
-    if any(_leads_to_text(found, steps) for steps in below) and _numbers_stay(text, found):
-        return found
-    return orjson.Fragment(text)
+        return None
+    return _unfold_below(text, found, below) if below else text
 
 
-def _leads_to_text(found: Any, steps: list[str]) -> bool:
-    holder, name = _find(found, steps)
-    return holder is not None and isinstance(holder.get(name), str)
+def _unfold_below(text: str, found: Any, below: list[_Steps]) -> str:
+    shown, missed = text, False
+    for steps in below:
+        holder = _find(found, steps)
+        inner = holder.get(steps[-1]) if holder else None
+        inner_text = unfold_text(inner, _further(below, steps)) if isinstance(inner, str) else None
+        if holder is None or inner is None or inner_text is None:
+            continue
+        holder[steps[-1]] = orjson.Fragment(inner_text)
+        spliced = _splice(shown, steps[-1], inner, inner_text)
+        shown, missed = spliced or shown, missed or spliced is None
+    return _write_anew(text, found) or shown if missed else shown
 
 
-def _numbers_stay(text: str, found: Any) -> bool:
-    return not _ODD_NUMBER.search(text) or _numbers(text) == _numbers(orjson.dumps(found).decode())
+def _further(below: list[_Steps], steps: _Steps) -> list[_Steps]:
+    return [one[len(steps) :] for one in below if len(one) > len(steps) and one[: len(steps)] == steps]
+
+
+def _find(found: Any, steps: _Steps) -> dict[str, Any] | None:
+    for step in steps[:-1]:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _splice(text: str, name: str, inner: str, inner_text: str) -> str | None:
+    """Without writing the rest anew; None where it does not stand there once, written as orjson writes."""
+    shown_name, shown = orjson.dumps(name).decode(), orjson.dumps(inner).decode()
+    for colon in (":", ": "):
+        old = f"{shown_name}{colon}{shown}"
+        if text.count(old) == 1:
+            return text.replace(old, f"{shown_name}{colon}{inner_text}")
+    return None
+
+
+def _write_anew(text: str, found: Any) -> str | None:
+    """None where that would change a number."""
+    stays = _numbers(text) == _numbers(orjson.dumps(orjson.loads(text)).decode())
+    return orjson.dumps(found).decode() if stays else None
 
 
 def _depth(value: Any) -> int:

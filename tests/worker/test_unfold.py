@@ -51,6 +51,19 @@ def test_big_and_odd_numbers_stay_as_they_were_written(number: str) -> None:
     assert number.encode() in unfolded({"k": text}, "k", "k.s")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": "{\\u0022b\\u0022: 1}"}', '{"x": {"a": "{\\"b\\": 1}"}, "a": "{\\"b\\": 1}"}', '{"a" : "{\\"b\\": 1}", "y": 1.5}'],
+)  # fmt: skip
+def test_an_inner_text_that_is_written_in_another_way_or_stands_there_twice_is_unfolded_too(text: str) -> None:
+    assert json.loads(unfolded({"k": text}, "k", "k.a"))["k"]["a"] == {"b": 1}
+
+
+def test_an_inner_text_stays_text_where_unfolding_it_would_change_a_number() -> None:
+    text = '{"a" : "{\\"b\\": 1}", "n": 1.50}'
+    assert unfolded({"k": text}, "k", "k.a") == b'{"k":' + text.encode() + b"}"
+
+
 def test_numbers_inside_of_strings_do_not_keep_a_text_from_being_unfolded() -> None:
     text = '{"time": "x: 1.50", "ip": "a, 10.0", "inner": "{\\"n\\": 7}", "n": 5}'
     assert json.loads(unfolded({"k": text}, "k", "k.inner"))["k"]["inner"] == {"n": 7}
