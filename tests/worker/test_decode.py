@@ -1,0 +1,66 @@
+"""A pull's body: what is decompressed, what is refused before memory is taken for it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import lz4.block
+import pytest
+import zstd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from buffer.values import Pull
+from tests.worker.encoding import pull_of
+from worker.decode import MAX_RAW, Undecodable, open_pull, zstd_size
+
+RAW = b"some log " * 5000
+
+
+def packed(codec: str, raw: bytes = RAW) -> Pull:
+    body = raw
+    if codec == "lz4":
+        body = lz4.block.compress(raw, store_size=False)
+    elif codec == "zstd":
+        body = zstd.compress(raw, 1)
+    return replace(pull_of(raw, 1), codec=codec, body=body)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_791, 65_792, 1_000_000])
+def test_a_body_comes_out_as_it_went_in(codec: str, size: int) -> None:
+    raw = RAW[:1] * size
+    assert open_pull(packed(codec, raw)) == raw
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("wrong", [-1, 1, -len(RAW), 100_000, MAX_RAW])
+def test_another_size_than_announced_is_refused(codec: str, wrong: int) -> None:
+    pull = packed(codec)
+    with pytest.raises(Undecodable):
+        open_pull(replace(pull, raw_size=pull.raw_size + wrong))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_a_body_cut_anywhere_is_refused(codec: str) -> None:
+    pull = packed(codec)
+    for end in range(len(pull.body)):
+        with pytest.raises(Undecodable):
+            open_pull(replace(pull, body=pull.body[:end]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["lz4", "zstd", "none", "gzip", ""]), st.binary(max_size=200), st.integers(-5, 2**40))
+def test_any_bytes_at_all_are_decoded_or_refused(codec: str, body: bytes, size: int) -> None:
+    with contextlib.suppress(Undecodable):
+        assert len(open_pull(replace(pull_of(body, 0), codec=codec, raw_size=size))) == size
+
+
+def test_a_zstd_frame_that_says_it_is_huge_takes_no_memory() -> None:
+    """RFC 8878: single segment, an 8-byte content size of 2**50."""
+    bomb = b"\x28\xb5\x2f\xfd\xe0" + (2**50).to_bytes(8, "little") + b"\x01\x00\x00"
+    assert zstd_size(bomb) == 2**50
+    for announced in (2**50, 1000):
+        with pytest.raises(Undecodable):
+            open_pull(replace(pull_of(b"", 0), codec="zstd", body=bomb, raw_size=announced))
