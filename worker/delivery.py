@@ -118,9 +118,9 @@ class Delivery:
         """Splunk has them."""
         for piece in request.pieces:
             piece.work.accept(piece.encoded, piece.first, piece.count)
-            for span in piece.encoded.spans if self._storms else ():
+            for span in piece.encoded.spans_of(piece.first, piece.count) if self._storms else ():
                 if span.route in self._storms:
-                    self._storms[span.route].accepted(piece.count)
+                    self._storms[span.route].accepted(min(span.count, piece.count))
 
     def _works(self, endpoint: Endpoint) -> None:
         if endpoint.trouble_since is not None:

@@ -9,8 +9,9 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -342,13 +343,20 @@ class Sender:
         for mine, theirs in ((work.decoded, encoded.decoded), (work.filtered, encoded.filtered)):
             for route, events in theirs.items():
                 mine[route] = mine.get(route, 0) + events
-        for span in encoded.spans:
-            piece = Piece(work, encoded, place, span.first, span.count)
-            hold = self.delivery.holds.of(span)
+        for piece, token, hold in self._pieces(work, place, encoded):
             if hold is None:
-                self._pack(piece, span.token)
+                self._pack(piece, token)
             else:
                 self._park(work, piece, hold)
+
+    def _pieces(self, work: BatchWork, place: int, encoded: Encoded) -> Iterator[tuple[Piece, str, Hold | None]]:
+        """As few pieces as tokens and holds allow: routes and indexes may differ within one."""
+        holds = self.delivery.holds
+        kinds = groupby(encoded.spans, key=lambda span: (span.token, hold.key if (hold := holds.of(span)) else ""))
+        for (token, key), spans in kinds:
+            first, *rest = spans
+            count = sum(span.count for span in rest) + first.count
+            yield Piece(work, encoded, place, first.first, count), token, holds.active.get(key)
 
     def _park(self, work: BatchWork, piece: Piece, hold: Hold) -> None:
         verdict = Verdict(Act.HOLD, 0, -1, hold.error)

@@ -34,10 +34,9 @@ class BatchWork:
     def accept(self, encoded: Encoded, first: int, count: int) -> None:
         """These were taken by Splunk."""
         self.pending -= count
-        for span in encoded.spans:
+        for span in encoded.spans_of(first, count):
             shared = min(span.first + span.count, first + count) - max(span.first, first)
-            if shared > 0:
-                raised(self.delivered, span.route, shared)
+            raised(self.delivered, span.route, shared)
 
     def bury(self, letter: DeadLetter) -> None:
         """This one was refused, or waits for a hold."""
