@@ -204,7 +204,7 @@ class Encoder:
             resolved, topic=text(group.Topic), source=text(group.Source), hostname=hostname_of(group.LogTags),
             project=letter.project, head=f"{head}-", id_field=self._router.id_field,
         )  # fmt: skip
-        encoded = Encoded(head=f"{head}-", firsts=[0], places=[0], cursors=[cursor])
+        encoded = Encoded(head=f"{head}-", firsts=[-letter.place], places=[0], cursors=[cursor])
         encoded.decoded[resolved.route] = 1
         add_span(encoded.spans, 0, 1, plan)
         log = group.Logs[0]
