@@ -74,3 +74,28 @@ def dead_purge(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
         finally:
             lane.close()
     return removed
+
+
+def forget_group(settings: SpoolSettings, project: str, logstore: str, group: str) -> int:
+    """Drop this host's positions of a consumer group; how many. Wants the spool's lock (SpoolLocked)."""
+    import orjson
+
+    if not (settings.directory / "format").exists():
+        return 0
+    spool = Spool.open(settings)
+    forgotten = 0
+    try:
+        for directory in lane_directories(settings.directory):
+            lane = LaneReader.open(directory, settings)
+            try:
+                keys = [row[0] for row in lane.rows("SELECT key FROM position")]
+                chosen = [key for key in keys if orjson.loads(key)[:3] == [project, logstore, group]]
+                with lane.transaction("forgetting positions") as sql:
+                    for key in chosen:
+                        sql("DELETE FROM position WHERE key = ?", (key,))
+                forgotten += len(chosen)
+            finally:
+                lane.close()
+    finally:
+        spool.close()
+    return forgotten

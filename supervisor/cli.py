@@ -5,7 +5,6 @@ stdout is data, stderr is talk. Errors are two lines, `error:` and `hint:`; with
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from supervisor.cli_check import check, tap
 from supervisor.cli_config import app as config_app
 from supervisor.cli_dead import app as dead_app
 from supervisor.cli_output import Failed, complain, report_broken_pipe, usage_error
-from supervisor.cli_sls import group_app, lag
+from supervisor.cli_sls import group_app, lag, replay
 from supervisor.cli_spool import app as spool_app
 from supervisor.cli_status import status
 
@@ -32,6 +31,7 @@ app.command()(check)
 app.command()(status)
 app.command()(lag)
 app.command()(tap)
+app.command()(replay)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
 
@@ -104,11 +104,6 @@ def run() -> int:
         return complain(str(error), error.hint, error.code, wants_json)
     except Exception as error:  # noqa: BLE001 - the outermost line of the process
         return _known(error, wants_json)
-    finally:
-        if os.environ.get("SLS_SIEM_TRACEBACK"):
-            import traceback
-
-            traceback.print_exc()
 
 
 def _known(error: Exception, wants_json: bool) -> int:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, show, span
+from supervisor.cli_output import Failed, confirm, show, span
 from supervisor.cli_spool import Config, Json
 
 group_app = typer.Typer(no_args_is_help=True)
@@ -113,3 +113,70 @@ def ls(config: Config = None, json: Json = False) -> None:
     rows: list[list[Any]] = [["source", "group", "timeout"]]
     rows += [[group["source"], group["name"], span(group["timeout_seconds"])] for group in found]
     show({"groups": found}, json, rows)
+
+
+@group_app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The group.")],
+    source: Annotated[str, typer.Option("--source", help="A source of its logstore.")],
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False,
+) -> None:
+    """Delete a consumer group that is not used any more. SLS forgets its checkpoints. Our supervisor must be stopped."""
+    from buffer.operate import forget_group
+    from supervisor.config import load
+
+    settings = load(config)
+    chosen = named(settings.sources, source)
+    if not confirm(yes, f"delete the group {name} of {chosen.project}/{chosen.logstore} with its checkpoints"):
+        return
+    forgotten = forget_group(settings.spool, chosen.project, chosen.logstore, name)
+    with asking(chosen) as client:
+        client.delete_group(name)
+    typer.echo(
+        f"deleted; {forgotten} positions of this host forgotten. Stop the program on other hosts of the group too",
+        err=True,
+    )
+
+
+def named(sources: tuple[Any, ...], name: str) -> Any:
+    """The source of that name."""
+    for source in sources:
+        if source.name == name:
+            return source
+    raise Failed(f"no source is named {name}", f"one of: {', '.join(source.name for source in sources)}", 2)
+
+
+def replay(
+    source: Annotated[str, typer.Option("--source", help="The source's name.")],
+    since: Annotated[str, typer.Option("--from", help="ISO time with offset: when it arrived in SLS.")],
+    until: Annotated[str, typer.Option("--to", help="ISO time with offset.")],
+    config: Config = None,
+) -> None:
+    """Fetch a time range again and send it, with the same ids; the consumer group is not touched."""
+    from supervisor.cli_spool import directory_of
+    from supervisor.config import load
+    from supervisor.replay import replay as fetch
+
+    settings = load(config)
+    directory_of(config)
+    chosen = named(settings.sources, source)
+    begin, end = instant(since), instant(until)
+    groups = 0
+    with asking(chosen) as client:
+        for _, found in fetch(settings.spool, chosen, client, begin, end):
+            groups += found
+    typer.echo(f"{groups} LogGroups spooled again; a running sender delivers them, else the next start", err=True)
+
+
+def instant(text: str) -> float:
+    """Unix seconds."""
+    from datetime import datetime
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Failed(f"not an ISO time: {text}", "such as 2026-01-01T00:00:00+08:00", 2) from error
+    if found.tzinfo is None:
+        raise Failed(f"the time has no offset: {text}", "such as 2026-01-01T00:00:00+08:00", 2)
+    return found.timestamp()

@@ -108,17 +108,13 @@ class HecSettings(Section):
     ack_timeout: float = 300.0
     max_unacked_bytes: int = 64 * MIB
     allow_plaintext: bool = False
-    health_events: bool = False
-    """Send an event about ourselves every minute, sourcetype sls_siem:health."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings(Section):
-    """Where our own log lines go besides stderr."""
+    """Our own log lines, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: Path | None = None
-    """A rotating file, 100 MB x 5, written by the supervisor alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,6 +203,10 @@ class SlsClient(LogClient):
         wanted = {"consumerGroup": name, "timeout": int(timeout), "order": False}
         self._json("POST", "/consumergroups", {}, wanted)
 
+    def delete_group(self, name: str) -> None:
+        """With its checkpoints."""
+        self._json("DELETE", f"/consumergroups/{name}", {})
+
     def heartbeat(self, group: str, consumer: str, held: Sequence[int]) -> list[int]:
         """The shards we have from now on."""
         params = {"type": "heartbeat", "consumer": consumer}

@@ -15,9 +15,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests.emulators.generator_ids import expected_ids
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_rules import Token
 from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_client import SlsClient
 from tests.worker.sending import Sending, log_group
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +201,34 @@ def test_lag_and_tap_need_only_sls(bench: Bench) -> None:
     assert sum(s["lag_groups"] for s in shards) == sum(len(s.framed) for s in bench.sls.store().shards.values())
     assert bench.json("tap")["events"][0]["event"]["sls_id"]
     assert "log" in bench.json("tap", "--stage", "raw")["events"][0]
+
+
+def test_replay_spools_a_time_range_again_and_touches_no_group(bench: Bench) -> None:
+    bench.write()
+    before = bench.json("spool", "stats")["groups"]
+    span = ("--from", "2020-01-01T00:00:00+00:00", "--to", "2099-01-01T00:00:00+00:00")
+    done = bench.run("replay", "--source", "l", *span)
+    assert done.returncode == 0, done.stderr
+    stored = sum(len(s.framed) for s in bench.sls.store().shards.values())
+    assert bench.json("spool", "stats")["groups"] == before + stored
+    assert not bench.sls.store().groups
+    lanes = {one["lane"] for one in bench.json("spool", "ls")["batches"]}
+    assert any(lane.endswith("-replay") for lane in lanes)
+    ids = {event["event"]["sls_id"] for event in bench.json("spool", "peek", "--limit", "100000")["events"]}
+    assert ids >= set(expected_ids(bench.sls.store())), "the same ids as at the first time"
+    assert bench.run("replay", "--source", "l", "--from", "2020-01-01", "--to", "2020-01-02").returncode == 2
+
+
+def test_a_group_is_deleted_only_with_yes(bench: Bench) -> None:
+    bench.write()
+    with SlsClient(bench.sls) as client:
+        client.sdk.create_consumer_group("p", "l", "old", 30, False)
+    assert [g["name"] for g in bench.json("group", "ls")["groups"]] == ["old"]
+    assert "add --yes" in bench.run("group", "delete", "old", "--source", "l").stderr
+    assert bench.sls.store().groups
+    done = bench.run("group", "delete", "old", "--source", "l", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not bench.sls.store().groups
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""A time range of a source, fetched again into a lane of its own: no positions, no recognition, the same ids.
+
+A sender serves the lane like any other. The consumer group is not touched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from buffer.lane import LaneWriter
+from buffer.settings import SpoolSettings
+from buffer.values import Pull, ShardKey
+
+#: LogGroups a pull.
+COUNT = 1000
+
+
+def lane_of(spool: Path) -> Path:
+    """`lanes/<spool id>-replay`."""
+    return spool / "lanes" / f"{(spool / 'id').read_text().strip()}-replay"
+
+
+def replay(settings: SpoolSettings, source: Any, client: Any, since: float, until: float) -> Iterator[tuple[int, int]]:
+    """Durably spool what arrived in SLS between two Unix times; yields (shard, LogGroups) after each pull."""
+    writer = LaneWriter.open(lane_of(settings.directory), settings)
+    #: Each run is an epoch of its own, so that nothing counts as a re-pull of an earlier run.
+    epoch = time.time_ns() // 1000
+    try:
+        for number, shard in sorted(client.shards().items()):
+            at = client.get_cursor_at(number, str(int(since)))
+            end = client.get_cursor_at(number, str(int(until)))
+            while at < end:
+                found = client.pull_raw(number, at, COUNT, end=end)
+                if found.groups:
+                    writer.put([_pull(source, shard, at, epoch, found)])
+                    yield number, found.groups
+                if found.next <= at:
+                    break
+                at = found.next
+    finally:
+        writer.close()
+
+
+def _pull(source: Any, shard: Any, begin: int, epoch: int, found: Any) -> Pull:
+    key = ShardKey(source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created)
+    return Pull(
+        key=key, epoch=epoch, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=begin,
+        next=found.next, groups=found.groups, sparse=bool(source.query) or found.next - begin != found.groups,
+        suspect=False, arrived=found.arrived, pulled=time.time(), body=found.body, first=True,
+    )  # fmt: skip
