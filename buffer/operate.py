@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from buffer.lane import LaneReader, add, delete_letters, remove_batch
+from buffer.lane import add, remove_batch
+from buffer.letters import delete_letters
 from buffer.outside import lane_directories
+from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool
 

@@ -15,10 +15,11 @@ import structlog
 from buffer import budget, outside
 from buffer.database import sync_directory
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolTooNew, SpoolUnusable
-from buffer.lane import LaneWriter, nothing, take_lock
+from buffer.lane import nothing, take_lock
 from buffer.outside import LaneStats, find_position, lowest_waiting
 from buffer.rebuild import rebuild
 from buffer.settings import SpoolSettings
+from buffer.writer import LaneWriter
 
 __all__ = ["Fault", "Spool", "SpoolStats", "find_position", "lane_directory", "lowest_waiting"]
 

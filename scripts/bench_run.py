@@ -116,10 +116,11 @@ def spool(work: Path) -> None:
 
 
 def _spool(mode: str, size: int, work: Path) -> list[str]:
-    from buffer.lane import LaneReader, LaneWriter
+    from buffer.reader import LaneReader
     from buffer.settings import SpoolSettings
     from buffer.spool import Spool, lane_directory
     from buffer.values import Pull, ShardKey
+    from buffer.writer import LaneWriter
 
     os.environ["SLS_SIEM_JOURNAL_MODE"] = mode
     settings = SpoolSettings(directory=work / f"{mode}-{size}", min_free_bytes=1 << 20, max_bytes=1 << 40)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from buffer.lane import LaneWriter
 from buffer.settings import SpoolSettings
 from buffer.values import Pull, ShardKey
+from buffer.writer import LaneWriter
 
 #: LogGroups a pull.
 COUNT = 1000

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked
-from buffer.lane import LaneWriter
 from buffer.spool import lane_directory
+from buffer.writer import LaneWriter
 from worker.child import ChildContext
 from worker.heartbeat import Heart
 from worker.logs import get_logger

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buffer.lane import LaneReader
+from buffer.reader import LaneReader
 from worker.settle import BatchWork, LetterWork
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolUnusable
-from buffer.lane import LaneWriter
 from buffer.outside import free_bytes
 from buffer.settings import SpoolSettings
 from buffer.values import Answer, Position, Pull, ShardKey
+from buffer.writer import LaneWriter
 from worker.backoff import next_wait
 from worker.logs import get_logger
 from worker.report import Report

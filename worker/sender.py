@@ -16,8 +16,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
-from buffer.lane import LaneReader
 from buffer.outside import lane_directories
+from buffer.reader import LaneReader
 from buffer.values import Batch
 from worker.child import ChildContext
 from worker.decode import Undecodable, open_pull

@@ -18,11 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from buffer import budget, outside
 from buffer.database import journal_mode
 from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
-from buffer.lane import LaneReader, LaneWriter
 from buffer.operate import dead_purge, dead_replay, purge
+from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import DeadLetter, Outcome, Position, Pull, ShardKey, Tally
+from buffer.writer import LaneWriter
 from tests.buffer.power.workload import letter
 
 KEY = ShardKey("p", "l", "g", "", 0, 1)

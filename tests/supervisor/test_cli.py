@@ -87,7 +87,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         with_letters = Sending(work, [hec.url], TOKEN)
         with_letters.put(logs=3)
         with_letters.put(topic="other", logs=2)
-        from buffer.lane import LaneReader
+        from buffer.reader import LaneReader
         from tests.buffer.power.workload import letter
 
         reader = LaneReader.open(with_letters.lane, with_letters.settings.spool)

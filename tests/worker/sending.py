@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from buffer import outside
-from buffer.lane import LaneWriter
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import DeadLetter, Pull, ShardKey
+from buffer.writer import LaneWriter
 from tests.emulators.generator_wire import frame
 from tests.waiting import poll
 from worker.board import Board

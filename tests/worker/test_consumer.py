@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from buffer.lane import LaneReader
+from buffer.reader import LaneReader
 from buffer.spool import lane_directory
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_calls import Knobs

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from buffer.errors import SpoolBroken, SpoolFull
-from buffer.lane import LaneWriter
 from buffer.settings import SpoolSettings
 from buffer.values import Answer, Outcome, Pull, ShardKey
+from buffer.writer import LaneWriter
 from tests.waiting import poll
 from worker import putter as module
 from worker.putter import MAX_BYTES, MAX_PULLS, Putter, Ticket, need_room, take

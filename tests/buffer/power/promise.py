@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buffer.lane import LaneReader, LaneWriter
+from buffer.reader import LaneReader
 from buffer.spool import Spool, lane_directory
+from buffer.writer import LaneWriter
 from tests.buffer.power import workload
 
 

@@ -16,10 +16,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from buffer.lane import LaneReader, LaneWriter
+from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import DeadLetter, Pull, ShardKey, Tally
+from buffer.writer import LaneWriter
 
 GROUPS = 3
 SHARDS = 3

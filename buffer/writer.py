@@ -1,0 +1,182 @@
+"""The consumer's side of a lane: `put` returns when the pulls would survive a power cut, and not before.
+
+The file and its name are fsynced, then one transaction holds the index row, the positions and the counters. After a COMMIT
+that failed the lane believes nothing until it has proved itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from buffer import body
+from buffer.database import classify
+from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
+from buffer.judge import judge_all
+from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
+from buffer.values import Answer, Position, Pull, ShardKey
+
+
+class LaneWriter(Lane):
+    """The consumer's side."""
+
+    lock_name = "writer.lock"
+
+    def _opened(self, beat: Callable[[], None]) -> None:
+        self._positions: dict[ShardKey, Position | None] = {}
+        self._broken = False
+        self._doubtful = False
+        self.sweep(beat)
+
+    def sweep(self, beat: Callable[[], None] = nothing) -> int:
+        """Remove files that no row names: what a crash left between writing and committing. How many."""
+        named = {row[0] for row in self.rows("SELECT filename FROM Cache")}
+        removed = 0
+        limit = time.time() - 60
+        for entry in os.scandir(self.directory / "v"):
+            beat()
+            # The reader writes dead letters here at any time: what is young may be about to be committed.
+            if f"v/{entry.name}" not in named and (entry.stat().st_mtime < limit or not self._reader_alive()):
+                self.disk.remove(f"v/{entry.name}")
+                removed += 1
+        return removed
+
+    def _reader_alive(self) -> bool:
+        try:
+            lock = take_lock(self.directory / "reader.lock")
+        except SpoolLocked:
+            return True
+        os.close(lock)
+        return False
+
+    def put(self, pulls: Sequence[Pull]) -> list[Answer]:
+        """Store what is new of them; returns when durable. On any error none is stored."""
+        if self._broken:
+            raise SpoolBroken("the disk failed a flush twice", "replace the disk; what is spooled is still sent")
+        if self._doubtful:
+            self._prove()
+        answers, changed, stored = judge_all(pulls, {p.key: self.position(p.key) for p in pulls})
+        if stored:
+            self._store(stored, changed)
+        return answers
+
+    def _store(self, stored: Sequence[Pull], changed: Mapping[ShardKey, Position]) -> None:
+        now = time.time()
+        sequence = self._next_sequence()
+        described = [body.describe_pull(pull) for pull in stored]
+        pieces = body.pack(body.BATCH, sequence, now, described, [pull.body for pull in stored])
+        what = f"a batch in lane {self.directory.name}"
+        try:
+            size, mode, file, _ = self.disk.store(pieces, read=False)
+        except OSError as error:
+            raise classify(error, what) from error
+        committing = False
+        try:
+            with self.transaction(what) as sql:
+                self._insert(sql, sequence, now, file, size, mode, stored, described)
+                for key, position in changed.items():
+                    save_position(sql, key, position)
+                committing = True
+        except SpoolError as error:
+            self._failed(error, file, committing)
+            raise
+        self._positions.update(changed)
+        self._bell.ring()
+
+    def _next_sequence(self) -> int:
+        last = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'batch'")
+        self._sequence = max(getattr(self, "_sequence", 0), last[0][0] if last else 0) + 1
+        return self._sequence
+
+    def _insert(
+        self, sql: Callable[..., sqlite3.Cursor], sequence: int, now: float, file: str, size: int, mode: int,
+        stored: Sequence[Pull], described: Sequence[dict[str, Any]],
+    ) -> None:  # fmt: skip
+        insert_batch(sql, self._cache, sequence, now, file, size, mode, described)
+        add(sql, "put", sum(pull.groups for pull in stored))
+        for pull in stored:
+            add(sql, "fetched_groups", pull.groups, pull.source)
+            add(sql, "fetched_bytes", len(pull.body), pull.source)
+            add(sql, "fetched_raw_bytes", pull.raw_size, pull.source)
+
+    def _failed(self, error: SpoolError, file: str, committing: bool) -> None:
+        """Before the COMMIT the file goes; after it the outcome is unknown and the file stays for the sweep."""
+        self._positions.clear()
+        if not committing:
+            self.disk.remove(file)
+        elif not isinstance(error, SpoolFull):
+            self._doubtful = True
+
+    def _prove(self) -> None:
+        """After a failed COMMIT nothing is believed until a checkpoint of the whole journal succeeds."""
+        try:
+            self._cache.close()
+            if self.rows("PRAGMA journal_mode")[0][0] == "wal":
+                busy = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
+                if busy:
+                    raise SpoolUnusable("the journal is in use", "it is tried again")
+            else:
+                self._rewrite()
+        except SpoolFull:
+            raise
+        except SpoolUnusable as error:
+            self._broken = True
+            raise SpoolBroken(str(error), "replace the disk; what is spooled is still sent") from error
+        self._positions.clear()
+        self._doubtful = False
+
+    def _rewrite(self) -> None:
+        """Rollback journal: the index as the page cache has it, in a new file, flushed and put in place."""
+        fresh = self.directory / "cache.db.new"
+        fresh.unlink(missing_ok=True)
+        self.rows(f"VACUUM INTO '{fresh}'")
+        file = os.open(fresh, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            raise classify(error, "the rewritten index") from error
+        finally:
+            os.close(file)
+        fresh.unlink()
+
+    def position(self, key: ShardKey) -> Position | None:
+        """Of this lane."""
+        if key not in self._positions:
+            found = self.rows("SELECT epoch, put, checkpoint FROM position WHERE key = ?", key_text(key))
+            self._positions[key] = Position(*found[0]) if found else None
+        return self._positions[key]
+
+    def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
+        """A new epoch without P: what comes next is stored whatever was put before."""
+        position = Position(epoch, None, checkpoint)
+        with self.transaction("a new epoch") as sql:
+            save_position(sql, key, position)
+        self._positions[key] = position
+
+    def note_checkpoints(self, rows: Mapping[ShardKey, tuple[int, int]]) -> None:
+        """Key → (epoch, C), once SLS has acknowledged them. An older epoch's is ignored."""
+        changed = {}
+        for key, (epoch, cursor) in rows.items():
+            known = self.position(key)
+            if known is None or known.epoch < epoch:
+                changed[key] = Position(epoch, None, cursor)
+            elif known.epoch == epoch and known.checkpoint != cursor:
+                changed[key] = Position(epoch, known.put, cursor)
+        if changed:
+            with self.transaction("checkpoints") as sql:
+                for key, position in changed.items():
+                    save_position(sql, key, position)
+            self._positions.update(changed)
+
+    def add_lost(self, source: str, groups: int) -> None:
+        """LogGroups that retention took before they were pulled."""
+        with self.transaction("a count") as sql:
+            add(sql, "lost_to_retention_groups", groups, source)
+
+    def backlog_age(self) -> float:
+        """Seconds since the oldest waiting batch was put; 0 when none waits."""
+        rows = self.rows("SELECT time FROM batch ORDER BY id LIMIT 1")
+        return max(0.0, time.time() - rows[0][0]) if rows else 0.0
