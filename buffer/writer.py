@@ -19,6 +19,9 @@ from buffer.judge import judge_all
 from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
 from buffer.values import Answer, Position, Pull, ShardKey
 
+#: Bytes written again at a time.
+_STEP = 1 << 20
+
 
 class LaneWriter(Lane):
     """The consumer's side."""
@@ -29,6 +32,7 @@ class LaneWriter(Lane):
         self._positions: dict[ShardKey, Position | None] = {}
         self._broken = False
         self._doubtful = False
+        self._proof = -1
         self.sweep(beat)
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
@@ -129,18 +133,25 @@ class LaneWriter(Lane):
         self._doubtful = False
 
     def _rewrite(self) -> None:
-        """Rollback journal: the index as the page cache has it, in a new file, flushed and put in place."""
-        fresh = self.directory / "cache.db.new"
-        fresh.unlink(missing_ok=True)
-        self.rows(f"VACUUM INTO '{fresh}'")
-        file = os.open(fresh, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fsync(file)
-        except OSError as error:
-            raise classify(error, "the rewritten index") from error
-        finally:
-            os.close(file)
-        fresh.unlink()
+        """Rollback journal: every page of the index, as the page cache has it, is written again in its place and flushed.
+
+        A failed fsync leaves pages that are clean in memory and stale on disk; this makes them dirty. The file may not be
+        replaced: the reader's process has it open and would go on with the old one. The bytes are the same, so a torn
+        write does no harm. The descriptor stays open with the lane: closing it would drop SQLite's locks in this process.
+        """
+        with self.transaction("proving the index"):
+            if self._proof < 0:
+                self._proof = os.open(self.directory / "cache.db", os.O_RDWR | os.O_CLOEXEC)
+            for offset in range(0, os.fstat(self._proof).st_size, _STEP):
+                os.pwrite(self._proof, os.pread(self._proof, _STEP, offset), offset)
+            os.fsync(self._proof)
+
+    def close(self) -> None:
+        """Give back files and lock."""
+        super().close()
+        if self._proof >= 0:
+            os.close(self._proof)
+            self._proof = -1
 
     def position(self, key: ShardKey) -> Position | None:
         """Of this lane."""

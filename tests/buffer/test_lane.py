@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from buffer import budget, outside
 from buffer.database import journal_mode
-from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
+from buffer.errors import SpoolBroken, SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
 from buffer.operate import dead_purge, dead_replay, purge
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
@@ -327,6 +327,38 @@ def test_a_full_disk_leaves_nothing_half_written(
     monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", "truncate")
     assert writer.put([large])[0].outcome is Outcome.STORED
     assert spool.stats().books["put"] == 3
+
+
+def test_after_a_failed_commit_the_lane_proves_itself_before_the_next_put(
+    writer: LaneWriter, reader: LaneReader, lane: Path
+) -> None:
+    writer.put([pull(10)])
+    before = (lane / "cache.db").stat().st_ino
+    writer._doubtful = True
+    assert writer.put([pull(13)])[0].outcome is Outcome.STORED
+    assert (lane / "cache.db").stat().st_ino == before, "the reader has this file open"
+    batches = reader.read(0, 10, 1 << 20)
+    assert [b.pulls[0].begin for b in batches] == [10, 13]
+    reader.ack(batches)
+    assert files(lane) == 0
+
+
+def test_a_disk_that_fails_the_proof_gets_no_more_puts_and_is_still_drained(
+    writer: LaneWriter, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.put([pull(10)])
+    writer._doubtful = True
+
+    def broken(*_: object) -> None:
+        raise SpoolUnusable("the flush fails")
+
+    monkeypatch.setattr(writer, "_rewrite", broken)
+    monkeypatch.setattr(writer, "rows", broken)
+    for _ in range(2):
+        with pytest.raises(SpoolBroken):
+            writer.put([pull(13)])
+    reader.ack(reader.read(0, 10, 1 << 20))
+    assert not reader.read(0, 10, 1 << 20)
 
 
 class LaneModel(RuleBasedStateMachine):
