@@ -2,6 +2,9 @@
 
 Every position of the lane begins a new epoch without P and C: what SLS has as checkpoint counts. Batches that were
 delivered and not yet unlinked may be delivered again, with the same ids.
+
+A half-made index is a sound database that names only some of the bodies, and the sweep would remove the others. So a file
+says that it is being made, from before the first change until after the last; while it is there the lane is damaged.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from buffer.settings import SpoolSettings
 from buffer.values import Position, ShardKey
 
 log = structlog.get_logger()
+#: Its presence in a lane's directory.
+UNFINISHED = "rebuilding"
 
 
 def rebuild(lane: Path, settings: SpoolSettings, why: str, beat: Callable[[], None]) -> None:
@@ -28,6 +33,8 @@ def rebuild(lane: Path, settings: SpoolSettings, why: str, beat: Callable[[], No
     del settings
     locks = [take_lock(lane / name) for name in ("writer.lock", "reader.lock")]
     try:
+        (lane / UNFINISHED).touch(mode=0o600)
+        sync_directory(lane)
         _move_index(lane)
         cache = open_cache(lane)
         epochs: dict[ShardKey, int] = {}
@@ -59,6 +66,8 @@ def rebuild(lane: Path, settings: SpoolSettings, why: str, beat: Callable[[], No
         finally:
             cache.close()
             cache.disk.close()
+        (lane / UNFINISHED).unlink()
+        sync_directory(lane)
     finally:
         for lock in locks:
             os.close(lock)
@@ -82,7 +91,7 @@ def _insert_letters(sql: object, cache: object, path: Path, found: body.Body) ->
 
 
 def _move_index(lane: Path) -> None:
-    stamp = int(time.time())
+    stamp = time.time_ns()
     (lane / "damaged").mkdir(mode=0o700, exist_ok=True)
     (lane / "v").mkdir(mode=0o700, exist_ok=True)
     for name in ("cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal"):

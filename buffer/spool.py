@@ -17,7 +17,7 @@ from buffer.database import sync_directory
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolTooNew, SpoolUnusable
 from buffer.lane import nothing, take_lock
 from buffer.outside import LaneStats, find_position, lowest_waiting
-from buffer.rebuild import rebuild
+from buffer.rebuild import UNFINISHED, rebuild
 from buffer.settings import SpoolSettings
 from buffer.writer import LaneWriter
 
@@ -237,6 +237,8 @@ def file_system(path: Path) -> str:
 
 def _quick_check(lane: Path) -> None:
     path = lane / "cache.db"
+    if (lane / UNFINISHED).exists():
+        raise SpoolDamaged("rebuilding it was cut short")
     if not path.exists():
         if any((lane / "v").glob("*.val")):
             raise SpoolDamaged("the index is missing")

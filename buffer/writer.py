@@ -14,9 +14,10 @@ from typing import Any
 
 from buffer import body
 from buffer.database import classify
-from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolBroken, SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.judge import judge_all
 from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
+from buffer.rebuild import UNFINISHED
 from buffer.values import Answer, Position, Pull, ShardKey
 
 #: Bytes written again at a time.
@@ -33,6 +34,8 @@ class LaneWriter(Lane):
         self._broken = False
         self._doubtful = False
         self._proof = -1
+        if (self.directory / UNFINISHED).exists():
+            raise SpoolDamaged("rebuilding the index was cut short", "the supervisor rebuilds it")
         self.sweep(beat)
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
