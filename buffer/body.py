@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -73,6 +74,26 @@ def unpack(data: bytes) -> Body:
     if zlib.crc32(view[:end]) != TAIL.unpack_from(data, end)[0]:
         raise SpoolDamaged("body does not match its CRC")
     return _take_apart(data, kind, sequence, time, meta_size)
+
+
+def kind_of(path: Path) -> int | None:
+    """What a file says that it holds; None where it is not even a head of ours. Nothing is checked."""
+    with path.open("rb") as file:
+        head = file.read(HEAD.size)
+    if len(head) < HEAD.size or not head.startswith(MAGIC):
+        return None
+    kind: int = HEAD.unpack(head)[2]
+    return kind
+
+
+def described(data: bytes) -> list[dict[str, Any]]:
+    """What a damaged body's header still says, as far as it can be read: for the report of what was lost."""
+    try:
+        meta_size = HEAD.unpack_from(data)[5]
+        found = orjson.loads(data[HEAD.size : HEAD.size + meta_size])
+    except (struct.error, orjson.JSONDecodeError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _take_apart(data: bytes, kind: int, sequence: int, time: float, meta_size: int) -> Body:

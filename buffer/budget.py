@@ -14,6 +14,15 @@ BALLAST_MARGIN = 128 << 20
 MIN_INODES = 1000
 
 
+#: ext4, xfs and btrfs give out disk in blocks of this size.
+BLOCK = 4096
+
+
+def allocated(size: int) -> int:
+    """Bytes of disk that a file of `size` bytes takes."""
+    return -(-size // BLOCK) * BLOCK
+
+
 def level(settings: SpoolSettings, now: int, used: int, free: int, inodes: int, ballast: bool) -> int:
     """0: pull, 1: stop. `now` is the level so far: between the marks nothing changes."""
     room = settings.max_bytes - settings.dead_letter_quota

@@ -36,6 +36,23 @@ CREATE TABLE IF NOT EXISTS dead(
 CREATE INDEX IF NOT EXISTS dead_due ON dead(id) WHERE state = 'due';
 CREATE INDEX IF NOT EXISTS dead_parked ON dead(hold, id) WHERE state = 'parked';
 CREATE INDEX IF NOT EXISTS dead_file ON dead(file);
+CREATE TRIGGER IF NOT EXISTS dead_added AFTER INSERT ON dead BEGIN
+    INSERT INTO counter VALUES ('letters', NEW.state, 1), ('letters_held', NEW.hold, NEW.state = 'parked'),
+        ('letters_why', NEW.status || '/' || NEW.code, NEW.state = 'dead'), ('letters_bytes', '', NEW.bytes)
+        ON CONFLICT(name, label) DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER IF NOT EXISTS dead_gone AFTER DELETE ON dead BEGIN
+    INSERT INTO counter VALUES ('letters', OLD.state, -1), ('letters_held', OLD.hold, -(OLD.state = 'parked')),
+        ('letters_why', OLD.status || '/' || OLD.code, -(OLD.state = 'dead')), ('letters_bytes', '', -OLD.bytes)
+        ON CONFLICT(name, label) DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER IF NOT EXISTS dead_changed AFTER UPDATE OF state, hold, status, code ON dead BEGIN
+    INSERT INTO counter VALUES ('letters', OLD.state, -1), ('letters_held', OLD.hold, -(OLD.state = 'parked')),
+        ('letters_why', OLD.status || '/' || OLD.code, -(OLD.state = 'dead')),
+        ('letters', NEW.state, 1), ('letters_held', NEW.hold, NEW.state = 'parked'),
+        ('letters_why', NEW.status || '/' || NEW.code, NEW.state = 'dead')
+        ON CONFLICT(name, label) DO UPDATE SET value = value + excluded.value;
+END;
 CREATE TABLE IF NOT EXISTS memo(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 #: diskcache's own settings: nothing is evicted, nothing inline, nothing memory-mapped.

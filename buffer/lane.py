@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +23,18 @@ import orjson
 import structlog
 
 from buffer.bell import Bell
+from buffer.budget import allocated
 from buffer.database import classify, open_cache
 from buffer.disk import DurableDisk
-from buffer.errors import SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
 from buffer.settings import SpoolSettings
 from buffer.values import Position, ShardKey
 
 log = structlog.get_logger()
+#: Beside an index that is being made again.
+REBUILDING = "rebuilding"
+#: In a lane that another spool has taken over.
+ADOPTED = "adopted"
 
 
 def nothing() -> None:
@@ -60,6 +66,8 @@ class Lane:
         lock = take_lock(directory / cls.lock_name)
         try:
             beat()
+            refuse_half_made(directory)
+            refuse_adopted(directory)
             lane = cls(directory, settings, open_cache(directory), lock)
             lane._opened(beat)
         except BaseException:
@@ -70,6 +78,8 @@ class Lane:
     @classmethod
     def attach(cls, directory: Path, settings: SpoolSettings) -> Self:
         """Beside the one who has the lock: only for single transactions of an operator's."""
+        refuse_half_made(directory)
+        refuse_adopted(directory)
         return cls(directory, settings, open_cache(directory), os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
 
     def _opened(self, beat: Callable[[], None]) -> None:
@@ -111,6 +121,18 @@ class Lane:
         os.close(self._lock)
 
 
+def refuse_adopted(directory: Path) -> None:
+    """Raises SpoolUnusable for a lane whose batches another host has: the supervisor empties it first."""
+    if (directory / ADOPTED).exists():
+        raise SpoolUnusable(f"lane {directory.name} was adopted by another spool", "start the supervisor")
+
+
+def refuse_half_made(directory: Path) -> None:
+    """Raises SpoolDamaged where a rebuild was cut short: the supervisor begins it again."""
+    if (directory / REBUILDING).exists():
+        raise SpoolDamaged(f"the index of lane {directory.name} is half rebuilt", "start the supervisor")
+
+
 def take_lock(path: Path) -> int:
     """An exclusive flock, without waiting; the kernel gives it back when we die."""
     try:
@@ -135,6 +157,19 @@ def add(sql: Callable[..., sqlite3.Cursor], name: str, value: int, label: str = 
         )
 
 
+def name_file(cache: diskcache.Cache, key: str, stored: tuple[int, int, str, None]) -> None:
+    """diskcache's row of a body, in the open transaction: what no row names is swept."""
+    size, mode, file, _ = stored
+    cache._row_insert(key, True, time.time(), (None, None, size, mode, file, None))
+
+
+def forget_file(sql: Callable[..., sqlite3.Cursor], key: str) -> int:
+    """That row goes; the bytes of disk that its file takes."""
+    rows = sql("SELECT size FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
+    sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (key,))
+    return allocated(int(rows[0][0])) if rows else 0
+
+
 def insert_batch(
     sql: Callable[..., sqlite3.Cursor], cache: diskcache.Cache, sequence: int, now: float, file: str, size: int,
     mode: int, described: Sequence[dict[str, Any]],
@@ -147,7 +182,7 @@ def insert_batch(
     )
     add(sql, "waiting_groups", sum(d["groups"] for d in described))
     add(sql, "waiting_batches", 1)
-    add(sql, "waiting_bytes", size)
+    add(sql, "waiting_bytes", allocated(size))
     for shard, begin in lowest_begins(described).items():
         sql("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?)", (*shard, begin, sequence))
 
@@ -182,4 +217,4 @@ def remove_batch(sql: Callable[..., sqlite3.Cursor], number: int, described: Seq
         )
     add(sql, "waiting_groups", -row[1])
     add(sql, "waiting_batches", -1)
-    add(sql, "waiting_bytes", -row[0])
+    add(sql, "waiting_bytes", -allocated(row[0]))

@@ -1,26 +1,32 @@
-"""The dead letters of a lane: files that describe themselves, rows that point into them, states `dead`, `parked`, `due`."""
+"""The dead letters of a lane: files that describe themselves, rows that point into them, states `dead`, `parked`, `due`.
+
+Every change of a state is a file first (buffer/states.py), fsynced before the transaction that makes it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from buffer import body
-from buffer.database import sync_directory
+from buffer import body, states
+from buffer.budget import allocated
+from buffer.database import classify, sync_directory
 from buffer.errors import SpoolDamaged
-from buffer.lane import Lane, add
+from buffer.lane import Lane, add, forget_file, name_file
 from buffer.values import DeadLetter
 
 log = structlog.get_logger()
 
 
 class Letters(Lane):
-    """What the reader's side does with them."""
+    """What the reader's side does with them, and operators beside it."""
 
     def due(self, limit: int, max_bytes: int) -> list[DeadLetter]:
         """Letters to send now, oldest first."""
@@ -60,7 +66,9 @@ class Letters(Lane):
             return body.unpack(self.disk.load(file))
         except (SpoolDamaged, FileNotFoundError) as error:
             self._set_letters_aside(file, str(error))
-            return None
+        except OSError as error:
+            raise classify(error, f"dead letters of lane {self.directory.name}") from error
+        return None
 
     def _set_letters_aside(self, file: str, why: str) -> None:
         source, target = self.directory / file, self.directory / "damaged" / Path(file).name
@@ -70,7 +78,7 @@ class Letters(Lane):
         ids = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE file = ?", file)]
         with self.transaction("damaged dead letters") as sql:
             sql("DELETE FROM dead WHERE file = ?", (file,))
-            sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (f"dead-{file}",))
+            add(sql, "letters_file_bytes", -forget_file(sql, f"dead-{file}"))
             add(sql, "dead_set_aside", len(ids))
             add(sql, "damaged", 1)
         self.disk.remove(file)
@@ -78,40 +86,134 @@ class Letters(Lane):
 
     def parked(self) -> dict[str, int]:
         """Hold → events that wait for it."""
-        return dict(self.rows("SELECT hold, count(*) FROM dead WHERE state = 'parked' GROUP BY hold"))
-
-    def release(self, hold: str) -> int:
-        """The hold has ended: parked becomes due."""
-        with self.transaction("a release") as sql:
-            return sql("UPDATE dead SET state = 'due', hold = '' WHERE state = 'parked' AND hold = ?", (hold,)).rowcount
-
-    def settle_dead(self, delivered: Sequence[DeadLetter], refused: Sequence[DeadLetter]) -> None:
-        """What was sent again: gone, or back with its new state, reason and number of tries. One transaction."""
-        with self.transaction("dead letters") as sql:
-            empty = delete_letters(sql, [letter.sls_id for letter in delivered])
-            add(sql, "delivered_later", len(delivered))
-            for one in refused:
-                sql(
-                    "UPDATE dead SET state = ?, hold = ?, time = ?, tries = ?, status = ?, code = ?, text = ?"
-                    " WHERE sls_id = ?",
-                    (one.state, one.hold, one.time, one.tries, one.status, one.code, one.text, one.sls_id),
-                )
-        for file in empty:
-            self.disk.remove(file)
+        return dict(self.rows("SELECT label, value FROM counter WHERE name = 'letters_held' AND value > 0"))
 
     def may_bury(self) -> bool:
         """False at a full quota: then the lane is not read on."""
-        rows = self.rows("SELECT coalesce(sum(size), 0) FROM Cache WHERE key >= 'dead-' AND key < 'dead.'")
-        return int(rows[0][0]) < self._settings.dead_letter_quota
+        rows = self.rows("SELECT value FROM counter WHERE name = 'letters_file_bytes'")
+        return not rows or int(rows[0][0]) < self._settings.dead_letter_quota
+
+    def release(self, hold: str) -> int:
+        """The hold has ended: parked becomes due. How many."""
+        return self._change([{"release": hold}]) if self.parked().get(hold) else 0
+
+    def settle_dead(self, delivered: Sequence[DeadLetter], refused: Sequence[DeadLetter]) -> None:
+        """What was sent again: gone, or back with its new state, reason and number of tries. One transaction."""
+        changes: list[dict[str, Any]] = [states.changed(letter) for letter in refused]
+        if delivered:
+            changes.append({"gone": [letter.sls_id for letter in delivered]})
+        if changes:
+            self._change(changes, delivered_later=len(delivered))
+
+    def may_have(self, state: str) -> bool:
+        """Whether a letter is in that state."""
+        return bool(self.rows("SELECT 1 FROM counter WHERE name = 'letters' AND label = ? AND value > 0", state))
+
+    def make_due(self, ids: Sequence[str] | None) -> int:
+        """`dead` becomes `due`: these, or all. How many."""
+        return self._change([{"due": None if ids is None else list(ids)}])
+
+    def remove_dead(self, ids: Sequence[str] | None) -> int:
+        """Letters in state `dead` are removed for good: these, or all. How many."""
+        there = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE state = 'dead'")]
+        wanted = None if ids is None else set(ids)
+        chosen = [one for one in there if wanted is None or one in wanted]
+        return self._change([{"gone": chosen}], dead_purged=len(chosen)) if chosen else 0
+
+    def bury(self, buried: Sequence[DeadLetter]) -> tuple[int, int, str, None] | None:
+        """Their file, before the transaction that names it."""
+        if not buried:
+            return None
+        described = [body.describe_letter(letter) for letter in buried]
+        return self._store(
+            body.pack(body.DEAD, self._sequence(), time.time(), described, [letter.log for letter in buried])
+        )
+
+    def name_buried(
+        self,
+        sql: Callable[..., sqlite3.Cursor],
+        buried: Sequence[DeadLetter],
+        stored: tuple[int, int, str, None] | None,
+    ) -> list[str]:
+        """Their rows. A letter that was buried before moves into the new file; the files that this leaves empty."""
+        if stored is None:
+            return []
+        known = [d.sls_id for d in buried if sql("SELECT 1 FROM dead WHERE sls_id = ?", (d.sls_id,)).fetchone()]
+        _count, empty = states.apply(sql, [{"gone": known}])
+        self._forget(sql, empty)
+        self._name(sql, "dead", stored)
+        insert_letters(sql, stored[2], [body.describe_letter(letter) for letter in buried])
+        return empty
+
+    def _change(self, changes: Sequence[dict[str, Any]], **counted: int) -> int:
+        """The file, the transaction, then the unlinks."""
+        stored = self._store(states.pieces(self._sequence(), time.time(), changes))
+        with self.transaction("dead letters") as sql:
+            count, empty = states.apply(sql, changes)
+            self._forget(sql, empty)
+            self._name(sql, "states", stored)
+            for name, value in counted.items():
+                add(sql, name, value)
+            empty += self._compact(sql)
+        for file in empty:
+            self.disk.remove(file)
+        return count
+
+    def _forget(self, sql: Callable[..., sqlite3.Cursor], files: Sequence[str]) -> None:
+        for file in files:
+            add(sql, "letters_file_bytes", -forget_file(sql, f"dead-{file}"))
+
+    def _compact(self, sql: Callable[..., sqlite3.Cursor]) -> list[str]:
+        """One file of states for many, none where no letter is left. The files that are no longer named.
+
+        The new file is fsynced inside the transaction: it says what the rows say, and nobody may change them meanwhile.
+        """
+        known = dict(
+            sql("SELECT name, value FROM counter WHERE name IN ('states_bytes', 'states_compacted')").fetchall()
+        )
+        left = sql("SELECT 1 FROM dead LIMIT 1").fetchone() is not None
+        limit = max(states.COMPACT_BYTES, 2 * known.get("states_compacted", 0))
+        if left and known.get("states_bytes", 0) <= limit:
+            return []
+        old = [
+            row[0] for row in sql("SELECT filename FROM Cache WHERE key >= 'states-' AND key < 'states.'").fetchall()
+        ]
+        sql("DELETE FROM Cache WHERE key >= 'states-' AND key < 'states.'")
+        size = 0
+        if left:
+            stored = self._store(states.pieces(self._sequence(), time.time(), states.snapshot(sql)))
+            self._name(sql, "states", stored)
+            size = allocated(stored[0])
+        for name in ("states_bytes", "states_compacted"):
+            sql("INSERT OR REPLACE INTO counter(name, label, value) VALUES (?, '', ?)", (name, size))
+        return old
+
+    def _store(self, pieces: Sequence[bytes]) -> tuple[int, int, str, None]:
+        try:
+            stored: tuple[int, int, str, None] = self.disk.store(pieces, read=False)
+        except OSError as error:
+            raise classify(error, f"dead letters of lane {self.directory.name}") from error
+        return stored
+
+    def _sequence(self) -> int:
+        """The order of files of letters and states in a rebuild: nanoseconds, but never back when the clock goes back."""
+        last = self.rows("SELECT value FROM counter WHERE name = 'letters_sequence'")
+        self._last = max(time.time_ns(), last[0][0] + 1 if last else 0)
+        return self._last
+
+    def _name(self, sql: Callable[..., sqlite3.Cursor], kind: str, stored: tuple[int, int, str, None]) -> None:
+        """A row for the file, and its sequence number as the highest so far."""
+        name_file(self._cache, f"{kind}-{stored[2]}", stored)
+        add(sql, "letters_file_bytes" if kind == "dead" else "states_bytes", allocated(stored[0]))
+        sql("INSERT OR REPLACE INTO counter(name, label, value) VALUES ('letters_sequence', '', ?)", (self._last,))
 
 
-def delete_letters(sql: Callable[..., sqlite3.Cursor], ids: Sequence[str]) -> list[str]:
-    """Their rows go; the files that hold no letter any more."""
-    files: set[str] = set()
-    for sls_id in ids:
-        files.update(row[0] for row in sql("SELECT file FROM dead WHERE sls_id = ?", (sls_id,)))
-        sql("DELETE FROM dead WHERE sls_id = ?", (sls_id,))
-    empty = [f for f in files if not sql("SELECT 1 FROM dead WHERE file = ? LIMIT 1", (f,)).fetchone()]
-    for file in empty:
-        sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (f"dead-{file}",))
-    return empty
+def insert_letters(sql: Callable[..., sqlite3.Cursor], file: str, described: Sequence[dict[str, Any]]) -> None:
+    """The rows that point into a file of letters; a letter that is there already keeps its row."""
+    for place, letter in enumerate(described):
+        sql(
+            "INSERT OR IGNORE INTO dead(sls_id, file, place, state, hold, time, tries, status, code, text, bytes)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (letter["sls_id"], file, place, letter["state"], letter["hold"], letter["time"], letter["tries"],
+             letter["status"], letter["code"], letter["text"], letter["size"]),
+        )  # fmt: skip

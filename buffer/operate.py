@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from buffer.lane import add, remove_batch
-from buffer.letters import delete_letters
 from buffer.outside import lane_directories
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
@@ -45,14 +44,9 @@ def dead_replay(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
     for directory in lane_directories(settings.directory):
         lane = LaneReader.attach(directory, settings)
         try:
-            with lane.transaction("a replay") as sql:
-                if ids is None:
-                    changed += sql("UPDATE dead SET state = 'due', hold = '' WHERE state = 'dead'").rowcount
-                for sls_id in ids or ():
-                    changed += sql(
-                        "UPDATE dead SET state = 'due', hold = '' WHERE state = 'dead' AND sls_id = ?", (sls_id,)
-                    ).rowcount
-            lane.ring()
+            if lane.may_have("dead"):
+                changed += lane.make_due(ids)
+                lane.ring()
         finally:
             lane.close()
     return changed
@@ -64,15 +58,7 @@ def dead_purge(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
     for directory in lane_directories(settings.directory):
         lane = LaneReader.attach(directory, settings)
         try:
-            with lane.transaction("a purge of dead letters") as sql:
-                chosen = [row[0] for row in sql("SELECT sls_id FROM dead WHERE state = 'dead'").fetchall()]
-                if ids is not None:
-                    chosen = [one for one in chosen if one in set(ids)]
-                empty = delete_letters(sql, chosen)
-                add(sql, "dead_purged", len(chosen))
-            for file in empty:
-                lane.disk.remove(file)
-            removed += len(chosen)
+            removed += lane.remove_dead(ids)
         finally:
             lane.close()
     return removed

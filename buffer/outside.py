@@ -40,17 +40,20 @@ class LaneStats:
     due: int = 0
     parked: int = 0
     dead_bytes: int = 0
+    index_bytes: int = 0
+    """The index and its journal."""
     damaged: int = 0
     rebuilt: int = 0
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-def lane_directories(spool: Path) -> list[Path]:
-    """Every lane, also adopted ones; not what is still being copied."""
+def lane_directories(spool: Path, *, adopted: bool = False) -> list[Path]:
+    """Every lane; not what is still being copied, and not what another spool has taken over unless `adopted` asks."""
     folder = spool / "lanes"
     try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return [p for p in found if adopted or not (p / "adopted").exists()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -96,25 +99,21 @@ def lane_stats(lane: Path) -> LaneStats:
             return LaneStats(lane.name)
         counters = {(n, label): v for n, label, v in db.execute("SELECT name, label, value FROM counter").fetchall()}
         oldest = db.execute("SELECT time FROM batch ORDER BY id LIMIT 1").fetchone()
-        states = dict(db.execute("SELECT state, count(*) FROM dead GROUP BY state").fetchall())
-        reasons = db.execute(
-            "SELECT status || '/' || code, count(*) FROM dead WHERE state = 'dead' GROUP BY 1"
-        ).fetchall()
-        dead_bytes = db.execute("SELECT coalesce(sum(bytes), 0) FROM dead").fetchone()[0]
     return LaneStats(
         name=lane.name,
         batches=counters.get(("waiting_batches", ""), 0),
         groups=counters.get(("waiting_groups", ""), 0),
-        bytes=counters.get(("waiting_bytes", ""), 0) + dead_bytes,
+        bytes=counters.get(("waiting_bytes", ""), 0) + counters.get(("letters_file_bytes", ""), 0),
         oldest=oldest[0] if oldest else None,
-        dead=states.get("dead", 0),
-        due=states.get("due", 0),
-        parked=states.get("parked", 0),
-        dead_bytes=dead_bytes,
+        dead=counters.get(("letters", "dead"), 0),
+        due=counters.get(("letters", "due"), 0),
+        parked=counters.get(("letters", "parked"), 0),
+        index_bytes=sum(_size(lane / name) for name in ("cache.db", "cache.db-wal", "cache.db-journal")),
+        dead_bytes=counters.get(("letters_file_bytes", ""), 0),
         damaged=counters.get(("damaged", ""), 0),
         rebuilt=counters.get(("rebuilt", ""), 0),
         counters=counters,
-        reasons=dict(reasons),
+        reasons={label: value for (name, label), value in counters.items() if name == "letters_why" and value > 0},
     )
 
 
@@ -160,6 +159,13 @@ def document(spool: Path, lanes: list[LaneStats], max_bytes: int, level: int, ba
             for lane in lanes
         ],
     }  # fmt: skip
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _text(path: Path) -> str | None:

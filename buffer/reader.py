@@ -92,7 +92,7 @@ class LaneReader(Letters):
         set_aside: Sequence[tuple[Batch, int, str]] = (),
     ) -> None:  # fmt: skip
         """Done with these; what Splunk refused of them is buried. One transaction, then unlink."""
-        letters = self._write_letters(buried)
+        letters = self.bury(buried)
         self._write_aside(set_aside)
         with self.transaction("an ack") as sql:
             files = [self._settle(sql, batch) for batch in batches]
@@ -100,7 +100,7 @@ class LaneReader(Letters):
             add(sql, "settled", sum(batch.groups for batch in batches) - moved)
             add(sql, "set_aside", moved)
             add(sql, "damaged", len(set_aside))
-            self._bury(sql, buried, letters)
+            files += self.name_buried(sql, buried, letters)
             self._move_books(sql, tally or Tally(), buried)
         for file in files:
             self.disk.remove(file)
@@ -118,36 +118,6 @@ class LaneReader(Letters):
             for route, events in getattr(tally, name).items():
                 add(sql, name, events, route)
         add(sql, "buried", len(buried))
-
-    def _write_letters(self, buried: Sequence[DeadLetter]) -> tuple[int, int, str, None] | None:
-        if not buried:
-            return None
-        described = [body.describe_letter(letter) for letter in buried]
-        pieces = body.pack(body.DEAD, 0, time.time(), described, [letter.log for letter in buried])
-        try:
-            stored: tuple[int, int, str, None] = self.disk.store(pieces, read=False)
-        except OSError as error:
-            raise classify(error, "dead letters") from error
-        return stored
-
-    def _bury(
-        self,
-        sql: Callable[..., sqlite3.Cursor],
-        buried: Sequence[DeadLetter],
-        stored: tuple[int, int, str, None] | None,
-    ) -> None:
-        if stored is None:
-            return
-        size, mode, file, _ = stored
-        self._cache._row_insert(f"dead-{file}", True, time.time(), (None, None, size, mode, file, None))
-        for place, letter in enumerate(buried):
-            sql(
-                "INSERT INTO dead(sls_id, file, place, state, hold, time, tries, status, code, text, bytes)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(sls_id) DO UPDATE SET"
-                " tries = excluded.tries, state = excluded.state, hold = excluded.hold, text = excluded.text",
-                (letter.sls_id, file, place, letter.state, letter.hold, letter.time, letter.tries, letter.status,
-                 letter.code, letter.text, len(letter.log)),
-            )  # fmt: skip
 
     def _write_aside(self, set_aside: Sequence[tuple[Batch, int, str]]) -> None:
         for batch, place, why in set_aside:

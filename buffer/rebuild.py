@@ -1,72 +1,50 @@
 """A lost or damaged index, made again from the bodies. Only the supervisor does this, with the consumers stopped.
 
-Every position of the lane begins a new epoch without P and C: what SLS has as checkpoint counts. Batches that were
-delivered and not yet unlinked may be delivered again, with the same ids.
-
-A half-made index is a sound database that names only some of the bodies, and the sweep would remove the others. So a file
-says that it is being made, from before the first change until after the last; while it is there the lane is damaged.
+Every key of the spool begins a new epoch without P and C: what SLS has as checkpoint counts. Batches that were delivered
+and not yet unlinked may be delivered again, with the same ids. Dead letters come back in the states that their files say.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import diskcache
 import structlog
 
-from buffer import body
-from buffer.database import open_cache, sync_directory
+from buffer import body, outside, states
+from buffer.budget import allocated
+from buffer.database import classify, open_cache, sync_directory
 from buffer.errors import SpoolDamaged
-from buffer.lane import add, insert_batch, save_position, take_lock
-from buffer.settings import SpoolSettings
+from buffer.lane import REBUILDING, add, insert_batch, name_file, save_position, take_lock
+from buffer.letters import insert_letters
 from buffer.values import Position, ShardKey
 
 log = structlog.get_logger()
-#: Its presence in a lane's directory.
-UNFINISHED = "rebuilding"
+#: Files a transaction: each transaction costs a flush.
+_STEP = 1000
 
 
-def rebuild(lane: Path, settings: SpoolSettings, why: str, beat: Callable[[], None]) -> None:
-    """Move the index to damaged/, read every body, insert what it says."""
-    del settings
+def rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[ShardKey, int] | None = None) -> None:
+    """Move the index to damaged/, read every body, insert what it says. `epochs`: the highest of each key elsewhere."""
     locks = [take_lock(lane / name) for name in ("writer.lock", "reader.lock")]
     try:
-        (lane / UNFINISHED).touch(mode=0o600)
-        sync_directory(lane)
+        _mark(lane / REBUILDING)
         _move_index(lane)
         cache = open_cache(lane)
-        epochs: dict[ShardKey, int] = {}
-        batches = letters = 0
         try:
-            for path in sorted((lane / "v").glob("*.val")):
-                beat()
-                try:
-                    found = body.unpack(path.read_bytes())
-                except SpoolDamaged as error:
-                    _set_aside(lane, path, str(error))
-                    continue
-                with cache._transact() as (sql, _):
-                    if found.kind == body.BATCH:
-                        insert_batch(
-                            sql, cache, found.sequence, found.time, f"v/{path.name}", found.size, 2, found.meta
-                        )
-                        add(sql, "put", sum(d["groups"] for d in found.meta))
-                        batches += 1
-                        for one in found.meta:
-                            key = ShardKey(*one["key"])
-                            epochs[key] = max(epochs.get(key, 0), one["epoch"])
-                    elif found.kind == body.DEAD:
-                        letters += _insert_letters(sql, cache, path, found)
+            batches, letters, known = _insert_all(lane, cache, beat)
             with cache._transact() as (sql, _):
-                for key, epoch in epochs.items():
+                for key in sorted(known.keys() | (epochs or {}).keys()):
+                    epoch = max(known.get(key, 0), (epochs or {}).get(key, 0))
                     save_position(sql, key, Position(epoch + 1, None, None))
                 add(sql, "rebuilt", 1)
         finally:
             cache.close()
             cache.disk.close()
-        (lane / UNFINISHED).unlink()
+        (lane / REBUILDING).unlink()
         sync_directory(lane)
     finally:
         for lock in locks:
@@ -74,20 +52,114 @@ def rebuild(lane: Path, settings: SpoolSettings, why: str, beat: Callable[[], No
     log.error("index rebuilt from the bodies", lane=lane.name, why=why, batches=batches, dead_letters=letters)
 
 
-def _insert_letters(sql: object, cache: object, path: Path, found: body.Body) -> int:
-    sql("DELETE FROM Cache WHERE key = ?", (f"dead-v/{path.name}",))  # type: ignore[operator]
-    cache._row_insert(  # type: ignore[attr-defined]
-        f"dead-v/{path.name}", True, found.time, (None, None, found.size, 2, f"v/{path.name}", None)
-    )
-    for place, letter in enumerate(found.meta):
-        sql(  # type: ignore[operator]
-            "INSERT OR IGNORE INTO dead(sls_id, file, place, state, hold, time, tries, status, code, text, bytes)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (letter["sls_id"], f"v/{path.name}", place, letter["state"], letter["hold"], letter["time"],
-             letter["tries"], letter["status"], letter["code"], letter["text"], letter["size"]),
-        )  # fmt: skip
-    add(sql, "buried", len(found.meta))  # type: ignore[arg-type]
-    return len(found.meta)
+def known_epochs(spool: Path) -> dict[ShardKey, int]:
+    """The highest epoch of each key in the lanes whose index can be read."""
+    import orjson
+
+    found: dict[ShardKey, int] = {}
+    for lane in outside.lane_directories(spool):
+        try:
+            with outside.connection(lane) as db:
+                rows = db.execute("SELECT key, epoch FROM position").fetchall() if db else []
+        except SpoolDamaged:
+            continue
+        for text, epoch in rows:
+            key = ShardKey(*orjson.loads(text))
+            found[key] = max(epoch, found.get(key, 0))
+    return found
+
+
+def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) -> tuple[int, int, dict[ShardKey, int]]:
+    """Batches in any order; then letters and their states in the order in which they were written."""
+    epochs: dict[ShardKey, int] = {}
+    later: list[tuple[int, str]] = []
+    batches = letters = 0
+    names = [entry.name for entry in os.scandir(lane / "v")]
+    for start in range(0, len(names), _STEP):
+        beat()
+        with cache._transact() as (sql, _):
+            for name, found in _sound(lane, names[start : start + _STEP], sql):
+                if found.kind == body.BATCH:
+                    insert_batch(
+                        sql, cache, found.sequence, found.time, f"v/{name}", found.size, 2, found.meta
+                    )  # fmt: skip
+                    add(sql, "put", sum(d["groups"] for d in found.meta))
+                    batches += 1
+                    for one in found.meta:
+                        key = ShardKey(*one["key"])
+                        epochs[key] = max(epochs.get(key, 0), one["epoch"])
+                else:
+                    later.append((found.sequence, name))
+    for start in range(0, len(later), _STEP):
+        later.sort()
+        beat()
+        with cache._transact() as (sql, _):
+            for name, found in _sound(lane, [name for _, name in later[start : start + _STEP]], sql):
+                letters += _insert_later(sql, cache, name, found)
+    if later:
+        with cache._transact() as (sql, _):
+            _drop_empty(sql)
+            sql("INSERT OR REPLACE INTO counter VALUES ('letters_sequence', '', ?)", (later[-1][0],))
+    return batches, letters, epochs
+
+
+def _insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body.Body) -> int:
+    file = f"v/{name}"
+    stored = (found.size, 2, file, None)
+    if found.kind == body.STATES:
+        states.apply(sql, found.meta)
+        name_file(cache, f"states-{file}", stored)
+        add(sql, "states_bytes", allocated(found.size))
+        return 0
+    ids = [letter["sls_id"] for letter in found.meta]
+    states.apply(sql, [{"gone": ids}])  # buried once more: the newer file holds it
+    name_file(cache, f"dead-{file}", stored)
+    add(sql, "letters_file_bytes", allocated(found.size))
+    insert_letters(sql, file, found.meta)
+    add(sql, "buried", len(ids))
+    return len(ids)
+
+
+def _drop_empty(sql: states.Sql) -> None:
+    """Files all of whose letters are gone: a crash came before their unlink. The sweep removes the files themselves."""
+    rows = sql(
+        "SELECT filename, size FROM Cache WHERE key >= 'dead-' AND key < 'dead.'"
+        " AND NOT EXISTS (SELECT 1 FROM dead WHERE file = filename)"
+    ).fetchall()
+    for file, size in rows:
+        sql("DELETE FROM Cache WHERE key = ? AND raw = 1", (f"dead-{file}",))
+        add(sql, "letters_file_bytes", -allocated(size))
+
+
+def _sound(lane: Path, names: list[str], sql: states.Sql) -> Iterator[tuple[str, body.Body]]:
+    """The bodies that can be believed; the others are set aside, counted and reported."""
+    for name in names:
+        path = lane / "v" / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise classify(error, f"{path} while rebuilding") from error
+        try:
+            yield name, body.unpack(data)
+        except SpoolDamaged as error:
+            _set_aside(lane, path, str(error), body.described(data), sql)
+
+
+def _set_aside(lane: Path, path: Path, why: str, described: list[dict[str, object]], sql: states.Sql) -> None:
+    path.rename(lane / "damaged" / path.name)
+    sync_directory(lane / "damaged")
+    add(sql, "damaged", 1)
+    log.error(
+        "damaged body set aside while rebuilding", lane=lane.name, file=path.name, why=why,
+        pulls=[{name: one.get(name) for name in ("source", "key", "begin", "next", "groups")} for one in described][:20],
+        hint="fetch it again with sls-siem replay",
+    )  # fmt: skip
+
+
+def _mark(path: Path) -> None:
+    """A half-made index may not be believed: what it does not name yet would be swept."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    sync_directory(path.parent)
 
 
 def _move_index(lane: Path) -> None:
@@ -99,9 +171,3 @@ def _move_index(lane: Path) -> None:
             (lane / name).rename(lane / "damaged" / f"{name}.{stamp}")
     sync_directory(lane)
     sync_directory(lane / "damaged")
-
-
-def _set_aside(lane: Path, path: Path, why: str) -> None:
-    path.rename(lane / "damaged" / path.name)
-    sync_directory(lane / "damaged")
-    log.error("damaged body set aside while rebuilding", lane=lane.name, file=path.name, why=why)

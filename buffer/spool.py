@@ -13,20 +13,18 @@ from pathlib import Path
 import structlog
 
 from buffer import budget, outside
-from buffer.database import sync_directory
-from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolTooNew, SpoolUnusable
-from buffer.lane import nothing, take_lock
+from buffer.checks import check_file_system, check_format, check_index, identity
+from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
+from buffer.home import empty_adopted
+from buffer.lane import ADOPTED, nothing, take_lock
 from buffer.outside import LaneStats, find_position, lowest_waiting
-from buffer.rebuild import UNFINISHED, rebuild
+from buffer.rebuild import known_epochs, rebuild
 from buffer.settings import SpoolSettings
 from buffer.writer import LaneWriter
 
 __all__ = ["Fault", "Spool", "SpoolStats", "find_position", "lane_directory", "lowest_waiting"]
 
-FORMAT = "1"
 log = structlog.get_logger()
-#: File systems that cannot promise durability, by the name the kernel gives them.
-_UNFIT = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "tmpfs", "ramfs", "9p", "fuse.sshfs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Spool:
         beat()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_file_system(settings)
+            check_file_system(settings)
             lock = take_lock(directory / "lock")
         except SpoolError as error:
             raise type(error)(str(error), error.hint) from error
@@ -80,8 +78,8 @@ class Spool:
         try:
             _release_ballast(directory)
             (directory / "lanes").mkdir(mode=0o700, exist_ok=True)
-            _check_format(directory)
-            spool = cls(settings, lock, _identity(directory))
+            check_format(directory)
+            spool = cls(settings, lock, identity(directory))
             spool.tend()
         except OSError as error:
             os.close(lock)
@@ -96,18 +94,22 @@ class Spool:
     def recover(self, consumers: int, beat: Callable[[], None] = nothing) -> list[Fault]:
         """Sweep the lanes without a consumer, rebuild damaged indexes. The consumers are stopped."""
         faults = []
+        for directory in outside.lane_directories(self.directory, adopted=True):
+            if (directory / ADOPTED).exists():
+                empty_adopted(directory, beat)
+                faults.append(Fault(directory.name, "emptied: another spool has taken over what was in it"))
         for directory in outside.lane_directories(self.directory):
             beat()
             mine = directory.name.startswith(f"{self.id}-") and directory.name.rsplit("-", 1)[1].isdigit()
             try:
-                _quick_check(directory)
+                check_index(directory)
                 if not (mine and int(directory.name.rsplit("-", 1)[1]) < consumers):
                     LaneWriter.open(directory, self.settings, beat=beat).close()
             except SpoolLocked:
                 continue
             except (SpoolDamaged, sqlite3.DatabaseError) as error:
                 faults.append(Fault(directory.name, f"index rebuilt: {error}"))
-                rebuild(directory, self.settings, str(error), beat)
+                rebuild(directory, str(error), beat, known_epochs(self.directory))
         return faults
 
     def lanes(self) -> list[LaneStats]:
@@ -121,7 +123,9 @@ class Spool:
 
     def level(self, lanes: list[LaneStats] | None = None) -> int:
         """0 pull, 1 stop."""
-        used = sum(lane.bytes - lane.dead_bytes for lane in (self.lanes() if lanes is None else lanes))
+        used = sum(
+            lane.bytes - lane.dead_bytes + lane.index_bytes for lane in (self.lanes() if lanes is None else lanes)
+        )
         free, inodes = outside.free_bytes(self.directory)
         self._level = budget.level(self.settings, self._level, used, free, inodes, self.has_ballast)
         return self._level
@@ -165,37 +169,6 @@ def _run_directory(directory: Path) -> Path:
     return Path(runtime)
 
 
-def _check_format(directory: Path) -> None:
-    path = directory / "format"
-    if not path.exists():
-        _write_durably(path, FORMAT)
-    found = path.read_text().strip()
-    if not found.isdigit() or int(found) > int(FORMAT):
-        raise SpoolTooNew(
-            f"{directory} has format {found}, this program knows {FORMAT}", "install the version that wrote it"
-        )
-
-
-def _identity(directory: Path) -> str:
-    path = directory / "id"
-    if not path.exists():
-        _write_durably(path, os.urandom(4).hex())
-    return path.read_text().strip()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, text.encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-    temporary.replace(path)
-    sync_directory(path.parent)
-    sync_directory(path.parent.parent)
-
-
 def _release_ballast(directory: Path) -> None:
     free, _ = outside.free_bytes(directory)
     if free < budget.BALLAST_RELEASE:
@@ -211,39 +184,3 @@ def _make_ballast(path: Path) -> None:
         finally:
             os.close(file)
         temporary.replace(path)
-
-
-def _check_file_system(settings: SpoolSettings) -> None:
-    kind = file_system(settings.directory)
-    if kind in _UNFIT and not settings.force_file_system:
-        raise SpoolUnusable(
-            f"{settings.directory} is on {kind}, which cannot keep a promise of durability",
-            "use a local disk with ext4, xfs or btrfs, or set spool.force_file_system = true",
-        )
-
-
-def file_system(path: Path) -> str:
-    """The kernel's name of the file system that holds `path`."""
-    best, kind = "", "unknown"
-    with contextlib.suppress(OSError):
-        real = str(path.resolve())
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            _device, where, found = line.split(" ")[:3]
-            inside = real == where or real.startswith(where.rstrip("/") + "/")
-            if inside and len(where) >= len(best):
-                best, kind = where, found
-    return kind
-
-
-def _quick_check(lane: Path) -> None:
-    path = lane / "cache.db"
-    if (lane / UNFINISHED).exists():
-        raise SpoolDamaged("rebuilding it was cut short")
-    if not path.exists():
-        if any((lane / "v").glob("*.val")):
-            raise SpoolDamaged("the index is missing")
-        return
-    with outside.connection(lane) as db:
-        found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)
-    if found[0] != "ok":
-        raise SpoolDamaged(f"quick_check: {found[0]}")

@@ -10,18 +10,20 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from buffer import body
 from buffer.database import classify
-from buffer.errors import SpoolBroken, SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.judge import judge_all
 from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
-from buffer.rebuild import UNFINISHED
 from buffer.values import Answer, Position, Pull, ShardKey
 
 #: Bytes written again at a time.
 _STEP = 1 << 20
+#: Seconds in which a file of letters finds its row, or never.
+_YOUNG = 60
 
 
 class LaneWriter(Lane):
@@ -34,22 +36,31 @@ class LaneWriter(Lane):
         self._broken = False
         self._doubtful = False
         self._proof = -1
-        if (self.directory / UNFINISHED).exists():
-            raise SpoolDamaged("rebuilding the index was cut short", "the supervisor rebuilds it")
         self.sweep(beat)
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
         """Remove files that no row names: what a crash left between writing and committing. How many."""
+        there = sum(1 for _ in os.scandir(self.directory / "v"))
+        if there == self.rows("SELECT count(*) FROM Cache")[0][0]:
+            return 0
         named = {row[0] for row in self.rows("SELECT filename FROM Cache")}
         removed = 0
-        limit = time.time() - 60
         for entry in os.scandir(self.directory / "v"):
             beat()
-            # The reader writes dead letters here at any time: what is young may be about to be committed.
-            if f"v/{entry.name}" not in named and (entry.stat().st_mtime < limit or not self._reader_alive()):
+            if f"v/{entry.name}" not in named and self._abandoned(entry):
                 self.disk.remove(f"v/{entry.name}")
                 removed += 1
         return removed
+
+    def _abandoned(self, entry: os.DirEntry[str]) -> bool:
+        """Batches are this side's alone. Letters are written beside it at any time: a young one is about to be named."""
+        if entry.stat().st_mtime < time.time() - _YOUNG:
+            return True
+        try:
+            kind = body.kind_of(Path(entry.path))
+        except OSError:
+            return False
+        return kind == body.BATCH or (kind is None and not self._reader_alive())
 
     def _reader_alive(self) -> bool:
         try:

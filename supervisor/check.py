@@ -51,8 +51,8 @@ def check_spool(settings: Settings) -> Iterator[Step]:
     """Writable, file system, how long a flush takes, space, SQLite."""
     import sqlite3
 
+    from buffer.checks import file_system
     from buffer.database import journal_mode
-    from buffer.spool import file_system
 
     directory = settings.spool.directory
     existing = next((p for p in (directory, *directory.parents) if p.exists()), Path("/"))

@@ -159,3 +159,31 @@ def purge(config: Config = None, yes: Annotated[bool, typer.Option("--yes", help
     if confirm(yes, f"remove {waiting} LogGroups that wait in {directory}"):
         removed = purge_spool(load(config).spool)
         typer.echo(f"{when}: {removed} LogGroups purged", err=True)
+
+
+@app.command()
+def adopt(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="The spool directory of another host.")],
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False,
+    json: Json = False,
+) -> None:
+    """Take over what waits in another host's spool, dead letters too. That host's supervisor must be stopped; ours may run."""
+    from dataclasses import asdict
+
+    from buffer.adopt import adopt as adopt_spool
+    from buffer.adopt import plan
+    from supervisor.cli_output import progress
+    from supervisor.config import load
+
+    directory_of(config)
+    settings = load(config).spool
+    found = plan(settings, source)
+    total = sum(one.bytes for one in found if one.action == "copy")
+    does = confirm(yes, f"copy {size(total)} from {source} into {settings.directory}")
+    if does:
+        with progress(f"adopting {source}", total) as beat:
+            found = adopt_spool(settings, source, beat)
+    rows: list[list[Any]] = [["lane", "action", "as", "batches", "groups", "bytes", "dead letters"]]
+    rows += [[o.lane, o.action, o.target, o.batches, o.groups, size(o.bytes), o.letters] for o in found]
+    show({"done": does, "lanes": [asdict(one) for one in found]}, json, rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from buffer import budget, outside
+from buffer import body, budget, outside
+from buffer.adopt import adopt
 from buffer.database import journal_mode
 from buffer.errors import SpoolBroken, SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
 from buffer.operate import dead_purge, dead_replay, purge
@@ -276,8 +279,6 @@ def test_a_file_system_without_durability_is_refused_unless_forced() -> None:
             Spool.open(SpoolSettings(directory=directory))
         Spool.open(SpoolSettings(directory=directory, force_file_system=True, min_free_bytes=1 << 20)).close()
     finally:
-        import shutil
-
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -366,8 +367,6 @@ class LaneModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
         self.home = tempfile.TemporaryDirectory()
         self.settings = SpoolSettings(directory=Path(self.home.name) / "spool", min_free_bytes=1 << 20)
         self.spool = Spool.open(self.settings)
@@ -378,7 +377,7 @@ class LaneModel(RuleBasedStateMachine):
         self.has_position = False
         self.waiting: list[tuple[int, int]] = []
         self.dead: dict[str, str] = {}
-        self.put_groups = self.numbers = 0
+        self.put_groups = self.gone_groups = self.numbers = 0
 
     def open(self) -> None:
         self.writer, self.reader = LaneWriter.open(self.lane, self.settings), LaneReader.open(self.lane, self.settings)
@@ -458,6 +457,75 @@ class LaneModel(RuleBasedStateMachine):
         self.writer.close()
         self.open()
 
+    @rule()
+    def purge_dead(self) -> None:
+        dead = [i for i, state in self.dead.items() if state == "dead"]
+        assert dead_purge(self.settings, None) == len(dead)
+        for one in dead:
+            del self.dead[one]
+
+    @rule()
+    def crash(self) -> None:
+        """The directory as it is at this moment, and nothing closed in order."""
+        left = self.lane.with_name(".left")
+        shutil.copytree(self.lane, left, ignore=shutil.ignore_patterns("bell"))
+        self.reader.close()
+        self.writer.close()
+        shutil.rmtree(self.lane)
+        left.rename(self.lane)
+        (self.lane / "v" / "half.val").write_bytes(b"what a put left behind")
+        self.open()
+        assert not (self.lane / "v" / "half.val").exists()
+
+    @rule()
+    def lose_the_index(self) -> None:
+        """Positions begin a new epoch; what waits and the letters' states are as they were; the books begin anew."""
+        known = self.writer.position(KEY)
+        self.reader.close()
+        self.writer.close()
+        for path in self.lane.glob("cache.db*"):
+            path.unlink()
+        lost = self.spool.recover(1)
+        assert bool(lost) == any((self.lane / "v").iterdir())
+        self.open()
+        found = self.writer.position(KEY)
+        assert found is None or (known is not None and found == Position(found.epoch, None, None))
+        self.epoch = found.epoch if found else 1
+        self.has_position = False
+        self.put_groups, self.gone_groups = sum(groups for _, groups in self.waiting), 0
+
+    @precondition(lambda self: self.waiting or self.dead)
+    @rule()
+    def adopted_by_another(self) -> None:
+        """All that waits is there, in order; nothing of it is here any more when the host comes back."""
+        self.reader.close()
+        self.writer.close()
+        self.spool.close()
+        with tempfile.TemporaryDirectory() as home:
+            other = Spool.open(replace(self.settings, directory=Path(home) / "spool"))
+            adopt(other.settings, self.settings.directory)
+            reader = LaneReader.open(other.directory / "lanes" / self.lane.name, other.settings)
+            found = [(b.pulls[0].begin, b.pulls[0].groups) for b in reader.read(0, 1000, 1 << 30)]
+            assert found == self.waiting
+            assert {d.sls_id: d.state for _, d in outside.dead(other.directory)} == self.dead
+            reader.close()
+            other.close()
+        self.spool = Spool.open(self.settings)
+        self.spool.recover(1)
+        self.gone_groups += sum(groups for _, groups in self.waiting)
+        self.waiting, self.dead = [], {}
+        self.open()
+
+    @invariant()
+    def the_quota_counts_what_lies_there(self) -> None:
+        there = {row["file"] for row in outside.batches(self.spool.directory)}
+        blocks = sum(
+            p.stat().st_blocks * 512
+            for p in (self.lane / "v").iterdir()
+            if str(p) not in there and body.kind_of(p) == body.DEAD
+        )
+        assert self.spool.stats().lanes[0].dead_bytes == blocks
+
     @invariant()
     def all_is_as_the_model_says(self) -> None:
         found = [(b.pulls[0].begin, b.pulls[0].groups) for b in self.reader.read(0, 1000, 1 << 30)]
@@ -466,7 +534,8 @@ class LaneModel(RuleBasedStateMachine):
         stats = self.spool.stats()
         assert stats.books["put"] == self.put_groups
         assert stats.books["waiting"] == sum(groups for _, groups in self.waiting)
-        assert stats.books["put"] == stats.books["settled"] + stats.books["waiting"]
+        assert stats.books["purged"] == self.gone_groups
+        assert stats.books["put"] == stats.books["settled"] + stats.books["waiting"] + self.gone_groups
         known = self.writer.position(KEY)
         assert known is None or known.put == (self.position if self.has_position else None)
 

@@ -1,0 +1,88 @@
+"""What is asserted before a spool or a lane is used: format, identity, file system, a sound index."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from buffer import outside
+from buffer.database import sync_directory
+from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
+from buffer.lane import refuse_half_made
+from buffer.settings import SpoolSettings
+
+FORMAT = "1"
+#: File systems that cannot promise durability, by the name the kernel gives them.
+_UNFIT = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "tmpfs", "ramfs", "9p", "fuse.sshfs"}
+
+
+def check_format(directory: Path) -> None:
+    """Raises SpoolTooNew by name; a spool without one gets ours."""
+    path = directory / "format"
+    if not path.exists():
+        write_durably(path, FORMAT)
+    found = path.read_text().strip()
+    if not found.isdigit() or int(found) > int(FORMAT):
+        raise SpoolTooNew(
+            f"{directory} has format {found}, this program knows {FORMAT}", "install the version that wrote it"
+        )
+
+
+def identity(directory: Path) -> str:
+    """Eight hex digits, made once."""
+    path = directory / "id"
+    if not path.exists():
+        write_durably(path, os.urandom(4).hex())
+    return path.read_text().strip()
+
+
+def write_durably(path: Path, text: str) -> None:
+    """A small file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, text.encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    temporary.replace(path)
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
+def check_file_system(settings: SpoolSettings) -> None:
+    """Raises SpoolUnusable on one that cannot promise durability, unless forced."""
+    kind = file_system(settings.directory)
+    if kind in _UNFIT and not settings.force_file_system:
+        raise SpoolUnusable(
+            f"{settings.directory} is on {kind}, which cannot keep a promise of durability",
+            "use a local disk with ext4, xfs or btrfs, or set spool.force_file_system = true",
+        )
+
+
+def file_system(path: Path) -> str:
+    """The kernel's name of the file system that holds `path`."""
+    best, kind = "", "unknown"
+    with contextlib.suppress(OSError):
+        real = str(path.resolve())
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _device, where, found = line.split(" ")[:3]
+            inside = real == where or real.startswith(where.rstrip("/") + "/")
+            if inside and len(where) >= len(best):
+                best, kind = where, found
+    return kind
+
+
+def check_index(lane: Path) -> None:
+    """Raises SpoolDamaged where an index is missing, half made or not sound."""
+    refuse_half_made(lane)
+    path = lane / "cache.db"
+    if not path.exists():
+        if any((lane / "v").glob("*.val")):
+            raise SpoolDamaged("the index is missing")
+        return
+    with outside.connection(lane) as db:
+        found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)
+    if found[0] != "ok":
+        raise SpoolDamaged(f"quick_check: {found[0]}")

@@ -1,0 +1,162 @@
+"""A lost index forgets no state of a dead letter; the files of states stay small."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from buffer import body, outside, states
+from buffer.errors import SpoolDamaged
+from buffer.operate import dead_purge, dead_replay
+from buffer.reader import LaneReader
+from buffer.rebuild import rebuild
+from buffer.spool import Spool
+from buffer.writer import LaneWriter
+from tests.buffer.power.workload import letter
+from tests.buffer.test_lane import files, lane, pull, spool
+
+__all__ = ["lane", "spool"]
+
+
+def lose_index(directory: Path) -> None:
+    for path in directory.glob("cache.db*"):
+        path.unlink()
+
+
+def letters(spool: Spool) -> dict[str, tuple[str, int]]:
+    return {d.sls_id: (d.state, d.tries) for _, d in outside.dead(spool.directory)}
+
+
+@pytest.fixture
+def reader(spool: Spool, lane: Path) -> LaneReader:
+    """Five letters: a, b dead; c, d, e parked."""
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.close()
+    found = LaneReader.open(lane, spool.settings)
+    found.ack(found.read(0, 1, 1), [letter(name, "dead" if name in "ab" else "parked") for name in "abcde"])
+    return found
+
+
+def test_every_change_survives_a_lost_index(spool: Spool, lane: Path, reader: LaneReader) -> None:
+    assert reader.release("index:i") == 3
+    c, d, _ = reader.due(10, 1 << 20)
+    reader.settle_dead([c], [letter(d.sls_id, "dead", 2)])
+    assert dead_replay(spool.settings, ["a"]) == 1
+    assert dead_purge(spool.settings, ["b"]) == 1
+    reader.close()
+    wanted = {"a": ("due", 1), "d": ("dead", 2), "e": ("due", 1)}
+    assert letters(spool) == wanted
+    for _ in range(2):
+        lose_index(lane)
+        assert [f.lane for f in spool.recover(1)] == [lane.name]
+        assert letters(spool) == wanted
+    stats = spool.stats().lanes[0]
+    assert (stats.dead, stats.due, stats.parked, stats.reasons) == (1, 2, 0, {"400/6": 1})
+
+
+def test_a_clock_that_goes_back_does_not_mix_up_the_order(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 1)
+    reader.release("index:i")
+    monkeypatch.setattr("time.time_ns", lambda: 0)
+    reader.settle_dead([], [letter(name, "dead", 2) for name in "cde"])
+    reader.close()
+    lose_index(lane)
+    spool.recover(1)
+    assert letters(spool) == dict.fromkeys("ab", ("dead", 1)) | dict.fromkeys("cde", ("dead", 2))
+
+
+def test_a_letter_buried_again_lives_in_the_newer_file_and_frees_the_older(
+    spool: Spool, lane: Path, reader: LaneReader
+) -> None:
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(13)])
+    writer.close()
+    assert files(lane) == 2
+    reader.ack(reader.read(0, 1, 1), [letter(name, "dead", 3) for name in "abcde"])
+    reader.close()
+    assert files(lane) == 1
+    assert set(letters(spool).values()) == {("dead", 3)}
+    assert spool.stats().lanes[0].dead == 5
+    lose_index(lane)
+    spool.recover(1)
+    assert set(letters(spool).values()) == {("dead", 3)}
+
+
+def test_many_changes_become_one_file_and_none_when_no_letter_is_left(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "COMPACT_BYTES", 20_000)
+    reader.settle_dead([letter("b", "dead")], [])
+    for tries in range(2, 60):
+        reader.settle_dead([], [letter("c", "dead", tries)])
+        assert files(lane) <= 1 + 6
+    reader.close()
+    lose_index(lane)
+    spool.recover(1)
+    assert letters(spool) == {"a": ("dead", 1), "c": ("dead", 59), "d": ("parked", 1), "e": ("parked", 1)}
+    again = LaneReader.open(lane, spool.settings)
+    again.release("index:i")
+    again.settle_dead([letter(name, "due") for name in "de"], [])
+    again.close()
+    assert files(lane) > 1
+    assert dead_purge(spool.settings, None) == 2
+    assert files(lane) == 0
+
+
+def test_a_rebuild_cut_short_is_begun_again_and_sweeps_nothing(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.close()
+    writer = LaneWriter.open(lane, spool.settings)
+    for begin in range(13, 40, 3):
+        writer.put([pull(begin)])
+    writer.close()
+    there = sorted(os.listdir(lane / "v"))
+
+    class Cut(Exception):
+        pass
+
+    calls = 0
+
+    def cut() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Cut
+
+    monkeypatch.setattr("buffer.rebuild._STEP", 4)
+    lose_index(lane)
+    with pytest.raises(Cut):
+        rebuild(lane, "lost", cut)
+    for side in (LaneWriter, LaneReader):
+        with pytest.raises(SpoolDamaged, match="half rebuilt"):
+            side.open(lane, spool.settings)
+    assert [f.lane for f in spool.recover(0)] == [lane.name]
+    assert sorted(os.listdir(lane / "v")) == there
+    LaneWriter.open(lane, spool.settings).close()
+    assert sorted(os.listdir(lane / "v")) == there
+    assert len(letters(spool)) == 5
+    assert spool.stats().books["waiting"] == 27
+
+
+def test_a_damaged_body_met_while_rebuilding_is_counted_and_reported_with_its_cursors(
+    spool: Spool, lane: Path, reader: LaneReader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader.close()
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(13)])
+    writer.close()
+    path = Path(next(iter(outside.batches(spool.directory)))["file"])
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    lose_index(lane)
+    spool.recover(1)
+    assert spool.stats().lanes[0].damaged == 1
+    assert (lane / "damaged" / path.name).exists()
+    said = capsys.readouterr()
+    assert '"begin": 13' in said.out + said.err or "'begin': 13" in said.out + said.err
+    assert body.kind_of(lane / "damaged" / path.name) == body.BATCH
