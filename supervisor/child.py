@@ -97,6 +97,6 @@ class Child:
 def is_crash_loop(children: list[Child], last_stable: float, now: float) -> bool:
     """For five minutes no child has lived ten seconds past its first beat, and all keep failing."""
     living = any(c.first_beat and c.state is State.RUNNING and now - c.first_beat >= STABLE_AFTER for c in children)
-    return (
-        not living and now - last_stable >= CRASH_LOOP_PATIENCE and all(c.failures >= 3 for c in children if c.wanted)
-    )
+    wanted = [c for c in children if c.wanted]
+    failing = bool(wanted) and all(c.failures >= 3 for c in wanted)
+    return failing and not living and now - last_stable >= CRASH_LOOP_PATIENCE

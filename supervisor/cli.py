@@ -45,7 +45,7 @@ def supervise(
 ) -> None:
     """The main job, in the foreground: read SLS, spool, deliver to Splunk, keep everyone alive."""
     from supervisor.config import load, reloader
-    from supervisor.supervise import run as run_supervisor
+    from supervisor.run import run as run_supervisor
 
     command_line = {"supervisor.workers": workers, "supervisor.senders": senders}
     settings = load(config, command_line)

@@ -53,7 +53,7 @@ def usage(pids: list[int]) -> dict[int, int]:
     """pid → rss - shared, bytes; the dead are left out."""
     found = {}
     for pid in pids:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             info = psutil.Process(pid).memory_info()
             found[pid] = max(0, info.rss - info.shared)
     return found
@@ -99,3 +99,32 @@ class Recycler:
             return None
         self.last = now
         return max(ready, key=lambda pid: sizes[pid])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look."""
+
+    sizes: dict[int, int]
+    """pid → bytes, ours too."""
+    used: int
+    level: int
+    recycle: int | None
+    """The pid that is to go, at most one in five minutes."""
+
+
+class Guard:
+    """Looks once a second; the loop acts."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget = budget_bytes
+        self._level = 0
+        self._recycler = Recycler()
+
+    def look(self, now: float, own: int, children: list[int]) -> Seen:
+        """Sizes, level, and who is to be recycled."""
+        sizes = usage([own, *children])
+        used = sum(sizes.values())
+        self._level = level(self._level, used, self.budget)
+        mine = {pid: sizes[pid] for pid in children if pid in sizes}
+        return Seen(sizes, used, self._level, self._recycler.choose(now, mine, self.budget, self._level))

@@ -37,6 +37,9 @@ class Publisher:
         self.sizes: dict[int, int] = {}
         self.listening = ""
         self.one_line = "starting"
+        self.document: dict[str, Any] = {"holds": [], "spool": {"batches": 0}, "dead_letters": {"count": 0}}
+        """The last picture."""
+        self._lanes: list[LaneStats] = []
         self._since = time.time()
         self._rates = status.Rates()
         self._history: deque[dict[str, float]] = deque(maxlen=240)
@@ -52,10 +55,11 @@ class Publisher:
         except (SpoolError, OSError) as error:
             log.error("the spool cannot be read", error=str(error), hint="look at the disk")
             board.spool_level = 1
-            self.shown.alive_until = time.monotonic() + ALIVE
-            return
+            lanes = self._lanes  # as last seen: counters never go back
+        self._lanes = lanes
         reports = status.read_reports(self._spool.run_directory, [c.name for c in children if c.pid])
         document = self._document(children, lanes, list(reports.values()), board, budget, stopping=stopping, down=down)
+        self.document = document
         counters = merged_counters(lanes)
         self._show(document, list(reports.values()), counters, children, stopping=stopping)
         self._summarize(document, counters)

@@ -61,3 +61,17 @@ class Settings(Section):
             log=self.log,
             checkpoint=self.supervisor.checkpoint,
         )
+
+
+def needs_restart(now: Settings, fresh: Settings) -> str:
+    """What cannot change while running; empty when nothing of it does."""
+    for name, old, new in (
+        ("spool.directory", now.spool.directory, fresh.spool.directory),
+        ("supervisor.workers", now.supervisor.workers, fresh.supervisor.workers),
+        ("supervisor.senders", now.supervisor.senders, fresh.supervisor.senders),
+        ("status.listen", now.status.listen, fresh.status.listen),
+        ("log.file", now.log.file, fresh.log.file),
+    ):
+        if old != new:
+            return f"{name} has changed"
+    return ""

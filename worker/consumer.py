@@ -6,7 +6,6 @@ that tells the supervisor what to do: 65 rebuild my lane's index, 74 the spool c
 
 from __future__ import annotations
 
-import contextvars
 import re
 import socket
 import threading
@@ -143,8 +142,7 @@ class Consumer:
                 self._failures.append(error)
                 self._stopping.set()
 
-        # In a copy of our context: it holds what every log line of this process says.
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(guarded,), name=name, daemon=True)
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
 
@@ -160,7 +158,7 @@ class Consumer:
         self._level = level
         if time.monotonic() >= self._next_summary:
             self._next_summary = time.monotonic() + SUMMARY_EVERY
-            log.info(
+            log.debug(
                 "consumer", **self._putter.since_last(), shards=sum(len(h.member.live_readers()) for h in self._hearts)
             )
         show(self._report, self._context.name, [heart.member for heart in self._hearts])

@@ -2,15 +2,19 @@
 
 Lines under 4 KiB from many processes on one pipe are not torn. On a terminal they are rendered for people. The loggers
 of the SDK and of urllib3 go through the same lines. Repeated errors are let through once in a while, with a count.
+A line that cannot be written (a full disk, a reader that stands still behind a pipe) is dropped and counted, never an error.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 import time
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from types import TracebackType
+from typing import Any, TextIO
 
 import structlog
 
@@ -18,8 +22,9 @@ import structlog
 REPEAT_AFTER = 30.0
 _LONGEST = 3500
 _LONGEST_VALUE = 800
+_LONGEST_STACK = 2400
 #: Fields by which two lines with the same event name are different news.
-_TELLS_APART = ("event", "name", "error", "source", "shard", "child", "failures", "lane")
+_TELLS_APART = ("event", "name", "error", "source", "shard", "child", "failures", "lane", "library")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 Event = MutableMapping[str, Any]
@@ -33,7 +38,7 @@ class Repeats:
         self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
-        if method in {"debug", "info"}:
+        if method in {"debug", "info", "critical"}:
             return event
         key = tuple(event.get(name) for name in _TELLS_APART)
         now = time.monotonic()
@@ -50,24 +55,71 @@ class Repeats:
 
 
 def shorten(_logger: object, _method: str, event: Event) -> Event:
-    """Keep the line under 4 KiB: a longer value is cut and says so."""
+    """A longer value is cut and says so; of a stack the end is what counts."""
     for name, value in event.items():
-        if isinstance(value, str) and len(value) > _LONGEST_VALUE:
-            event[name] = f"{value[:_LONGEST_VALUE]}… ({len(value)} characters)"
+        if isinstance(value, str):
+            event[name] = _cut(name, value, _LONGEST_STACK if name == "exception" else _LONGEST_VALUE)
     return event
 
 
+def _cut(name: str, text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    told = f"({len(text)} characters)"
+    return f"{told} …{text[-longest:]}" if name == "exception" else f"{text[:longest]}… {told}"
+
+
 def render(_logger: object, _method: str, event: Event) -> str:
-    """One JSON object; cut to its first fields when it is still too long."""
+    """One JSON object under 4 KiB, whatever is in it."""
+    data = _dump(event)
+    for _ in range(12):
+        if len(data) <= _LONGEST:
+            return data.decode()
+        texts = {name: value if isinstance(value, str) else str(value) for name, value in event.items()}
+        longest = max(texts, key=lambda name: len(texts[name]))
+        event[longest] = _cut(longest, texts[longest], len(texts[longest]) // 2)
+        data = _dump(event)
+    kept = {name: str(event[name])[:100] for name in ("time", "level", "event", "role", "pid") if name in event}
+    return _dump(kept | {"shortened": True}).decode()
+
+
+def _dump(event: Event) -> bytes:
+    """JSON; what JSON cannot hold (half a surrogate of a file's name, a number too large) becomes text."""
     import orjson
 
-    data = orjson.dumps(dict(event), default=str)
-    if len(data) > _LONGEST:
-        kept = {
-            name: event[name] for name in ("time", "level", "event", "role", "pid", "error", "hint") if name in event
-        }
-        data = orjson.dumps(kept | {"shortened": True}, default=str)
-    return data.decode()
+    try:
+        return orjson.dumps(dict(event), default=str)
+    except TypeError:
+        return orjson.dumps({name: str(value).encode(errors="replace").decode() for name, value in event.items()})
+
+
+class Lines:
+    """Writes whole lines, each with one call, to one descriptor. Thread-safe without a lock: the kernel's append is one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dropped = 0
+
+    def __call__(self, *_names: object) -> Lines:
+        return self
+
+    def tell_dropped(self, _logger: object, _method: str, event: Event) -> Event:
+        """How many lines before this one could not be written."""
+        if self._dropped:
+            event["lines_dropped"] = self._dropped
+        return event
+
+    def msg(self, text: str) -> None:
+        """Write it, or count it."""
+        dropped = self._dropped
+        try:
+            os.write(self._stream.fileno(), text.encode(errors="replace") + b"\n")
+        except (OSError, ValueError):  # a stream that was closed has no descriptor
+            self._dropped += 1
+        else:
+            self._dropped -= dropped
+
+    debug = info = warning = error = critical = msg
 
 
 class Forward(logging.Handler):
@@ -79,32 +131,52 @@ class Forward(logging.Handler):
         getattr(structlog.get_logger(), method)("library", library=record.name, text=record.getMessage()[:200])
 
 
-def configure(role: str, level: str = "info", *, stream: Any = None) -> None:
-    """Once per process, before the first line."""
+def configure(role: str, level: str = "info", *, stream: TextIO | None = None) -> None:
+    """Once per process, before the first line; again when the level has changed."""
     stream = stream or sys.stderr
-    people = bool(getattr(stream, "isatty", lambda: False)())
-    import os
-
+    lines = Lines(stream)
     structlog.reset_defaults()
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _whose(role),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             Repeats(),
             structlog.processors.format_exc_info,
             shorten,
-            structlog.dev.ConsoleRenderer(timestamp_key="time") if people else render,
+            lines.tell_dropped,
+            structlog.dev.ConsoleRenderer(timestamp_key="time") if stream.isatty() else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=lines,
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(role=role, pid=os.getpid())
     root = logging.getLogger()
     root.handlers[:] = [Forward(logging.WARNING)]
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def _whose(role: str) -> Callable[[object, str, Event], Event]:
+    pid = os.getpid()
+
+    def add(_logger: object, _method: str, event: Event) -> Event:
+        event["role"], event["pid"] = role, pid
+        return event
+
+    return add
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect's stack is a line like any other."""
+    get_logger().critical("defect", exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def get_logger() -> Any:

@@ -12,13 +12,16 @@ import ctypes
 import faulthandler
 import os
 import resource
+import select
 import signal
-import threading
+from collections.abc import Callable
 from types import FrameType
 
 from worker import logs
 from worker.child import ChildContext
 
+log = logs.get_logger()
+EXIT_DEFECT = 70
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 #: What the supervisor blocks while a child is born.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -31,24 +34,35 @@ MALLOC = {
 
 
 class Stopping:
-    """Set by TERM; threads and loops wait on it instead of sleeping."""
+    """Set by TERM; threads and loops wait on it instead of sleeping.
+
+    Over an eventfd and not a threading.Event: a handler that sets an Event while its own thread is inside the Event's
+    lock waits for itself, for ever.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self.consumers_done = threading.Event()
+        self._asked = False
+        self._file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.consumers_done = False
         """Set by USR1 in `--once`: no consumer lives, so empty lanes stay empty."""
 
     def set(self) -> None:
-        """Ask to stop."""
-        self._event.set()
+        """Ask to stop. Allowed in a handler."""
+        if not self._asked:
+            self._asked = True
+            os.eventfd_write(self._file, 1)
 
     def is_set(self) -> bool:
         """Whether it was asked."""
-        return self._event.is_set()
+        return self._asked
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake at once when asked to stop; True then."""
-        return self._event.wait(seconds)
+        if not self._asked:
+            waiting = select.poll()
+            waiting.register(self._file, select.POLLIN)  # never read: it wakes every thread
+            waiting.poll(max(0.0, seconds) * 1000)
+        return self._asked
 
 
 def begin(context: ChildContext) -> Stopping:
@@ -64,7 +78,7 @@ def begin(context: ChildContext) -> Stopping:
         stopping.set()
 
     def on_usr1(_number: int, _frame: FrameType | None) -> None:
-        stopping.consumers_done.set()
+        stopping.consumers_done = True
 
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGUSR1, on_usr1)
@@ -75,6 +89,15 @@ def begin(context: ChildContext) -> Stopping:
     harden()
     logs.configure(context.name, context.settings.log.level)
     return stopping
+
+
+def run(main: Callable[[ChildContext], int], context: ChildContext) -> int:
+    """The outermost line of a child: a defect is one line with its stack, and never exit 0."""
+    try:
+        return main(context)
+    except Exception as error:
+        log.critical("defect", exc_info=error)
+        return EXIT_DEFECT
 
 
 def harden() -> None:

@@ -95,7 +95,7 @@ class Sender:
         """Signals, what came back, acks, what is due, what is new, sleep."""
         while not self._stopping.is_set():
             self._turn()
-            if self._stopping.consumers_done.is_set() and self._is_idle():
+            if self._stopping.consumers_done and self._is_idle():
                 break
             self._sleep()
         self._drain()

@@ -112,9 +112,11 @@ class HecSettings(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings(Section):
-    """Our own log lines, on stderr."""
+    """Our own log lines, JSON, on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    file: Path | None = None
+    """Into this file too: 100 MB, then it becomes `<file>.1` and so on to `.5`. Only the supervisor writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
