@@ -31,3 +31,28 @@ def level(settings: SpoolSettings, now: int, used: int, free: int, inodes: int, 
     if now and (used > GO * room or free < settings.min_free_bytes * 1.05):
         return 1
     return 0
+
+
+def room(settings: SpoolSettings, used: int, free: int) -> int:
+    """Bytes that may still be put until pulling stops."""
+    wanted = STOP * (settings.max_bytes - settings.dead_letter_quota)
+    return max(0, int(min(wanted - used, free - settings.min_free_bytes)))
+
+
+def reason(settings: SpoolSettings, used: int, free: int, inodes: int, ballast: bool) -> tuple[str, str]:
+    """Why pulling is stopped, and what to do; the file system first, because it stops others too."""
+    clear = "free space on this file system (not in the spool), or move the spool to a larger one"
+    if not ballast:
+        return f"the disk is full ({free / 1e6:.0f} MB free; the reserve is given up so that draining goes on)", clear
+    if inodes < MIN_INODES:
+        return f"the disk has no inodes left ({inodes})", "remove small files on this file system (not in the spool)"
+    if free < settings.min_free_bytes * 1.05:
+        return (
+            f"the disk is nearly full ({free / 1e9:.2f} GB free, spool.min_free_bytes is {settings.min_free_bytes / 1e9:.2f} GB)",
+            clear,
+        )
+    share = used / max(1, settings.max_bytes - settings.dead_letter_quota)
+    return (
+        f"the spool is full ({share:.0%} of spool.max_bytes)",
+        "end what holds the draining up (the other holds), or raise spool.max_bytes and send HUP",
+    )

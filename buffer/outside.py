@@ -132,6 +132,11 @@ def books(lanes: list[LaneStats]) -> dict[str, int]:
     }
 
 
+def used_bytes(lanes: list[LaneStats]) -> int:
+    """What counts against max_bytes beside the dead letters, whose part is reserved."""
+    return sum(lane.bytes - lane.dead_bytes + lane.index_bytes for lane in lanes)
+
+
 def document(spool: Path, lanes: list[LaneStats], max_bytes: int, level: int, ballast: bool) -> dict[str, Any]:
     """`spool stats` as it is printed; rates are added by who knows them."""
     now = time.time()

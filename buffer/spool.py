@@ -123,9 +123,7 @@ class Spool:
 
     def level(self, lanes: list[LaneStats] | None = None) -> int:
         """0 pull, 1 stop."""
-        used = sum(
-            lane.bytes - lane.dead_bytes + lane.index_bytes for lane in (self.lanes() if lanes is None else lanes)
-        )
+        used = outside.used_bytes(self.lanes() if lanes is None else lanes)
         free, inodes = outside.free_bytes(self.directory)
         self._level = budget.level(self.settings, self._level, used, free, inodes, self.has_ballast)
         return self._level

@@ -1,22 +1,24 @@
 """`/metrics`, `/healthz`, `/readyz`, `/status` and `/`: read-only, loopback by default, no secrets.
 
-It serves what the loop has put into `Board`s of ready-made bytes: a slow or hostile client costs a thread, a few seconds
-and nothing else. Only GET; the Host header must name this machine (against DNS rebinding).
+It serves ready-made bytes that the loop has put into `Shown`: a slow or hostile client costs a thread, a few kilobytes, a
+few seconds and nothing else. Only GET; the Host header must name this machine (against DNS rebinding).
 """
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from supervisor.page import PAGE
+from supervisor.page import PAGE, POLICY
 
-#: Seconds for a whole request; connections at once.
-PATIENCE, MOST = 5.0, 32
+#: Seconds for a whole request, and again for its answer; connections at once; bytes of a request.
+PATIENCE, MOST, LONGEST = 5.0, 32, 16 << 10
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Listener:
             """Bounded in threads, each bounded in time."""
 
             daemon_threads = True
+            request_queue_size = 2 * MOST
             allow_reuse_address = True
             address_family = socket.AF_INET6 if ":" in host.strip("[]") else socket.AF_INET
 
@@ -59,8 +62,11 @@ class Listener:
                 if not slots.acquire(blocking=False):
                     self.shutdown_request(request)
                     return
-                request.settimeout(PATIENCE)
-                super().process_request(request, address)
+                try:
+                    super().process_request(request, address)
+                except BaseException:  # no thread was to be had
+                    slots.release()
+                    raise
 
             def process_request_thread(self, request: Any, address: Any) -> None:
                 try:
@@ -93,6 +99,32 @@ def allowed_names(host: str) -> set[str] | None:
     return {"localhost", "127.0.0.1", "[::1]", host} if loopback else None
 
 
+def host_of(header: str) -> str:
+    """The Host header without its port."""
+    return header if header.endswith("]") else header.rsplit(":", 1)[0]
+
+
+class _Patient(io.RawIOBase):
+    """A socket that is read until a deadline and up to a size, however the bytes trickle; then it is at its end."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + PATIENCE
+        self._left = LONGEST
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As io wants it. TimeoutError ends the handler, silently."""
+        if not self._left:
+            raise TimeoutError("too long a request")
+        self._connection.settimeout(max(0.001, self._until - time.monotonic()))
+        found = self._connection.recv_into(memoryview(buffer)[: self._left])
+        self._left -= found
+        return found
+
+
 class _Handler(BaseHTTPRequestHandler):
     content: Shown
     names: set[str] | None
@@ -100,42 +132,51 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.0"
 
+    def setup(self) -> None:
+        """The library's time-out is for each byte, which a slow client has for ever."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Patient(self.connection))
+
     def do_GET(self) -> None:
-        name = (
-            self.headers.get("Host", "").rsplit(":", 1)[0]
-            if not self.headers.get("Host", "").endswith("]")
-            else self.headers["Host"]
-        )
-        if self.names is not None and name not in self.names:
+        if self.names is not None and host_of(self.headers.get("Host", "")) not in self.names:
             self._answer(403, b"this Host is not served\n")
             return
-        path = self.path.partition("?")[0]
-        shown = self.content
-        if path == "/metrics":
-            self._answer(200, shown.metrics, "text/plain; version=0.0.4; charset=utf-8")
-        elif path == "/status":
-            self._answer(200, shown.status, "application/json")
-        elif path == "/history":
-            self._answer(200, shown.history, "application/json")
-        elif path == "/healthz":
-            import time
+        self._answer(*self._found(self.path.partition("?")[0]))
 
+    def _found(self, path: str) -> tuple[int, bytes, str]:
+        shown, plain = self.content, "text/plain; charset=utf-8"
+        if path == "/metrics":
+            return 200, shown.metrics, "text/plain; version=0.0.4; charset=utf-8"
+        if path == "/status":
+            return 200, shown.status, "application/json"
+        if path == "/history":
+            return 200, shown.history, "application/json"
+        if path == "/":
+            return 200, PAGE, "text/html; charset=utf-8"
+        if path == "/healthz":
             alive = time.monotonic() < shown.alive_until
-            self._answer(200 if alive else 503, b"ok\n" if alive else b"the loop does not turn\n")
-        elif path == "/readyz":
-            self._answer(200 if shown.ready else 503, b"ready\n" if shown.ready else b"not ready\n")
-        elif path == "/":
-            self._answer(200, PAGE, "text/html; charset=utf-8")
-        else:
-            self._answer(404, b"/metrics /healthz /readyz /status /\n")
+            return (200, b"ok\n", plain) if alive else (503, b"the loop does not turn\n", plain)
+        if path == "/readyz":
+            return (200, b"ready\n", plain) if shown.ready else (503, b"not ready\n", plain)
+        return 404, b"/metrics /healthz /readyz /status /\n", plain
+
+    def do_POST(self) -> None:
+        """Nothing can be changed from here."""
+        self._answer(405, b"only GET\n")
+
+    do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 - the library's names
 
     def _answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+        self.connection.settimeout(PATIENCE)
         self.send_response(status)
+        if status == 405:
+            self.send_header("Allow", "GET")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'")
+        self.send_header("Content-Security-Policy", POLICY)
         self.end_headers()
         self.wfile.write(body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections import deque
 from importlib.metadata import version
@@ -11,20 +12,23 @@ from typing import Any
 
 import orjson
 
+from buffer import budget as spool_budget
+from buffer import outside
 from buffer.errors import SpoolError
 from buffer.outside import LaneStats
 from buffer.spool import Spool
 from supervisor import memory, metrics, status
 from supervisor.child import Child, State
 from supervisor.listener import Shown
+from supervisor.rates import Rates
 from supervisor.settings import Settings
 from worker import logs
 from worker.board import Board
 from worker.report import write_atomically
 
 log = logs.get_logger()
-SUMMARY_EVERY, HISTORY_EVERY, PSS_EVERY, ALIVE = 60.0, 15.0, 30.0, 10.0
-VERSION = version("sls-siem")
+SUMMARY_EVERY, HISTORY_EVERY, PSS_EVERY, ALIVE = 60.0, 5.0, 30.0, 10.0
+VERSION, HOST = version("sls-siem"), socket.gethostname()
 
 
 class Publisher:
@@ -40,12 +44,14 @@ class Publisher:
         self.document: dict[str, Any] = {"holds": [], "spool": {"batches": 0}, "dead_letters": {"count": 0}}
         """The last picture."""
         self._lanes: list[LaneStats] = []
+        self._unreadable = ""
         self._since = time.time()
-        self._rates = status.Rates()
-        self._history: deque[dict[str, float]] = deque(maxlen=240)
+        self._rates = Rates()
+        self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
         self._summary_at = self._history_at = self._pss_at = 0.0
         self._pss = 0
-        self._last: tuple[float, int] = (time.monotonic(), 0)
+        self._held: dict[str, float] = {}
+        """The supervisor's own holds: kind → Unix seconds."""
 
     def publish(self, children: list[Child], board: Board, budget: int, *, stopping: bool, down: bool = False) -> None:
         """Look, and show. What cannot be written on a full disk is not written."""
@@ -55,24 +61,29 @@ class Publisher:
         except (SpoolError, OSError) as error:
             log.error("the spool cannot be read", error=str(error), hint="look at the disk")
             board.spool_level = 1
-            lanes = self._lanes  # as last seen: counters never go back
+            lanes, self._unreadable = self._lanes, str(error)  # as last seen: counters never go back
+        else:
+            self._unreadable = ""
         self._lanes = lanes
         reports = status.read_reports(self._spool.run_directory, [c.name for c in children if c.pid])
-        document = self._document(children, lanes, list(reports.values()), board, budget, stopping=stopping, down=down)
-        self.document = document
         counters = merged_counters(lanes)
+        self._rates.note(status.sample(lanes, counters, time.monotonic()))
+        document = self._document(children, lanes, list(reports.values()), board, budget, stopping=stopping, down=down)
         self._show(document, list(reports.values()), counters, children, stopping=stopping)
-        self._summarize(document, counters)
+        self._remember(document)
+        self._summarize(document)
 
     def _document(
         self, children: list[Child], lanes: list[LaneStats], reports: list[dict[str, Any]], board: Board, budget: int, *,
         stopping: bool, down: bool,
     ) -> dict[str, Any]:  # fmt: skip
-        holds = status.merge_holds(reports)
-        state, reason = status.state_of(
-            children, holds, stopping=stopping, spool_level=board.spool_level, memory_level=board.memory_level
-        )
+        used = sum(self.sizes.values())
+        spool, own = self._spool_document(lanes, board), self._own_holds(lanes, board, used, budget)
+        holds = status.merge_holds([{"holds": own}, *reports])
         now = time.monotonic()
+        shown = [self._child(child, board, now) for child in children]
+        hanging = status.silent((c["name"], c["beat_age"]) for c in shown if c["state"] == State.RUNNING.value)
+        state, reason = status.state_of(children, holds, hanging, stopping=stopping)
         if now >= self._pss_at:
             self._pss_at = now + PSS_EVERY
             self._pss = memory.pss([os.getpid(), *(c.pid for c in children if c.pid)])
@@ -81,18 +92,65 @@ class Publisher:
             "state": "down" if down else state,
             "reason": "stopped" if down else reason,
             "time": status.iso(time.time()),
-            "supervisor": {"pid": os.getpid(), "since": status.iso(self._since), "version": VERSION,
+            "supervisor": {"pid": os.getpid(), "since": status.iso(self._since), "version": VERSION, "host": HOST,
                            "spool_id": self._spool.id, "listen": self.listening},
-            "children": [self._child(child, board, now) for child in children],
+            "children": shown,
             "sources": status.merge_sources(reports),
-            "spool": status.spool_document(
-                self._spool.directory, lanes, self._rates, max_bytes=self.settings.spool.max_bytes,
-                level=board.spool_level, ballast=self._spool.has_ballast,
-            ),
+            "spool": spool,
+            "rates": self._rates.now(),
             "holds": [{**hold, "age_seconds": age(hold["since"])} for hold in holds],
             "dead_letters": status.dead_letters(lanes),
-            "memory": {"used": sum(self.sizes.values()), "budget": budget, "level": board.memory_level, "pss": self._pss},
+            "memory": {"used": used, "budget": budget, "level": board.memory_level, "pss": self._pss},
         }  # fmt: skip
+
+    def _spool_document(self, lanes: list[LaneStats], board: Board) -> dict[str, Any]:
+        settings, directory = self.settings.spool, self._spool.directory
+        found = outside.document(directory, lanes, settings.max_bytes, board.spool_level, self._spool.has_ballast)
+        free, _ = self._free()
+        left = spool_budget.room(settings, outside.used_bytes(lanes), free)
+        return found | {
+            "free_bytes": free,
+            "full_in_seconds": self._rates.full_in(left),
+            "drained_in_seconds": self._rates.drained_in(found["groups"]),
+            "live_again_in_seconds": self._rates.live_again_in(found["groups"]),
+        }
+
+    def _own_holds(self, lanes: list[LaneStats], board: Board, used: int, budget: int) -> list[dict[str, Any]]:
+        """What stops all pulling, as the children's holds are: with cause and remedy."""
+        found = []
+        if board.spool_level:
+            said = spool_budget.reason(
+                self.settings.spool, outside.used_bytes(lanes), *self._free(), self._spool.has_ballast
+            )
+            if self._unreadable:
+                said = f"the spool cannot be read: {self._unreadable}", "look at the disk: dmesg, mount, permissions"
+            found.append(self._own_hold("disk", "room", *said))
+        else:
+            self._held.pop("disk", None)
+        if board.memory_level >= 2:
+            error = f"the memory budget is nearly used ({used / 1e6:.0f} of {budget / 1e6:.0f} MB)"
+            found.append(self._own_hold("memory", "budget", error, "it frees itself; if it lasts, raise memory.budget"))
+        else:
+            self._held.pop("memory", None)
+        return found
+
+    def _free(self) -> tuple[int, int]:
+        try:
+            return outside.free_bytes(self._spool.directory)
+        except OSError:
+            return 0, 0
+
+    def _own_hold(self, kind: str, name: str, error: str, hint: str) -> dict[str, Any]:
+        since = self._held.setdefault(kind, time.time())
+        return {
+            "kind": kind,
+            "name": name,
+            "since": since,
+            "events": 0,
+            "error": error,
+            "hint": hint,
+            "next_probe": None,
+        }
 
     def _child(self, child: Child, board: Board, now: float) -> dict[str, Any]:
         beat = board.last_beat(child.index)
@@ -106,6 +164,7 @@ class Publisher:
         self, document: dict[str, Any], reports: list[dict[str, Any]], counters: dict[tuple[str, str], int],
         children: list[Child], *, stopping: bool,
     ) -> None:  # fmt: skip
+        self.document = document
         data = orjson.dumps(document)
         self.shown.status = data
         self.shown.metrics = metrics.render(document, reports, counters, VERSION)
@@ -115,23 +174,32 @@ class Publisher:
         with contextlib.suppress(OSError):
             (self._spool.run_directory / "status.json").chmod(0o600)
 
-    def _summarize(self, document: dict[str, Any], counters: dict[tuple[str, str], int]) -> None:
+    def _remember(self, document: dict[str, Any]) -> None:
+        """The last hour, for the page."""
         now = time.monotonic()
-        delivered = sum(v for (name, _), v in counters.items() if name in {"delivered", "delivered_later"})
-        spool, used = document["spool"], document["memory"]["used"]
+        if now < self._history_at:
+            return
+        self._history_at = now + HISTORY_EVERY
+        lags = [s["lag_seconds"] or 0 for source in document["sources"] for s in source["shards"]]
+        rates, spool = document["rates"], document["spool"]
+        self._history.append({
+            "time": round(time.time()), "events": rates["delivered_events_per_second"],
+            "fetched": rates["fetched_bytes_per_second"], "bytes": spool["bytes"], "lag": max(lags, default=0),
+            "memory": document["memory"]["used"], "trouble": document["state"] not in {"running", "starting"},
+        })  # fmt: skip
+        self.shown.history = orjson.dumps(list(self._history))
+
+    def _summarize(self, document: dict[str, Any]) -> None:
+        now = time.monotonic()
+        spool = document["spool"]
         self.one_line = f"{document['state']}: {spool['batches']} batches wait, {spool['bytes'] / 1e6:.0f} MB"
-        if now >= self._history_at:
-            before, count = self._last
-            lags = [s["lag_seconds"] or 0 for source in document["sources"] for s in source["shards"]]
-            rate = max(0.0, (delivered - count) / max(now - before, 0.001)) if self._history_at else 0.0
-            self._last, self._history_at = (now, delivered), now + HISTORY_EVERY
-            self._history.append({"events": rate, "bytes": spool["bytes"], "lag": max(lags, default=0), "memory": used})
-            self.shown.history = orjson.dumps(list(self._history))
         if now >= self._summary_at:
             if self._summary_at:
                 log.info(
-                    "summary", state=document["state"], delivered_events=delivered, waiting_batches=spool["batches"],
-                    waiting_bytes=spool["bytes"], memory_bytes=used, holds=len(document["holds"]),
+                    "summary", state=document["state"],
+                    delivered_events=spool["books"]["delivered"] + spool["books"]["delivered_later"],
+                    waiting_batches=spool["batches"], waiting_bytes=spool["bytes"],
+                    memory_bytes=document["memory"]["used"], holds=len(document["holds"]),
                     dead_letters=document["dead_letters"]["count"],
                     restarts=sum(c["restarts"] for c in document["children"]),
                     down=[c["name"] for c in document["children"] if c["state"] != State.RUNNING.value],

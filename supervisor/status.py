@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from buffer.outside import LaneStats, document
-from supervisor.child import Child, State
+from buffer.outside import LaneStats
+from supervisor.child import HANG_TIMEOUT, Child, State
+from supervisor.rates import Sample
 
-#: Seconds over which rates are reckoned.
-WINDOW = 60.0
-STALE_AFTER = 10.0
+#: Seconds without a status.json; seconds without a beat, of a child that beats every second or so.
+STALE_AFTER, SILENT_AFTER = 10.0, 20.0
+#: The supervisor's own holds, that stop all pulling.
+PAUSING = {"disk": {"room"}, "memory": {"budget"}}
+#: What a hold of each kind means, in the words of somebody who was woken up for it.
+TITLES = {
+    "endpoint": "Splunk does not take", "token": "Splunk refuses the token", "index": "Splunk refuses an index",
+    "route": "Splunk refuses nearly all events of a route", "dead": "the dead letters are full",
+    "source": "SLS refuses us or does not answer", "disk": "no room on the disk", "memory": "the memory budget is used up",
+}  # fmt: skip
 
 
 def iso(when: float | None) -> str | None:
@@ -39,43 +44,14 @@ def read_reports(run: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-@dataclass(slots=True)
-class Rates:
-    """How fast the spool grows and drains, over the last minute."""
-
-    samples: deque[tuple[float, int, int, int]] = field(default_factory=deque)
-    """(monotonic, bytes waiting, groups put, groups settled)."""
-
-    def note(self, now: float, waiting: int, put: int, settled: int) -> None:
-        """Add a sample."""
-        self.samples.append((now, waiting, put, settled))
-        while now - self.samples[0][0] > WINDOW:
-            self.samples.popleft()
-
-    def full_in(self, room: int) -> float | None:
-        """Seconds until the room is used up at this rate; None when it does not grow."""
-        growth = self._slope(1)
-        return room / growth if growth > 0 else None
-
-    def drained_in(self, groups: int) -> float | None:
-        """Seconds until the backlog is gone at this rate; None when it does not shrink."""
-        if not groups:
-            return 0.0
-        net = self._slope(3) - self._slope(2)
-        return groups / net if net > 0 else None
-
-    def _slope(self, column: int) -> float:
-        if len(self.samples) < 2:
-            return 0.0
-        first, last = self.samples[0], self.samples[-1]
-        took = last[0] - first[0]
-        return float(last[column] - first[column]) / took if took > 0 else 0.0
-
-
 def state_of(
-    children: Sequence[Child], holds: Sequence[dict[str, Any]], *, stopping: bool, spool_level: int, memory_level: int
+    children: Sequence[Child],
+    holds: Sequence[dict[str, Any]],
+    silent: Sequence[tuple[str, float]] = (),
+    *,
+    stopping: bool,
 ) -> tuple[str, str]:
-    """One word and its reason."""
+    """One word and its reason. `silent`: children that should have beaten, and for how many seconds they have not."""
     if stopping:
         return "stopping", "asked to stop"
     waiting = [c.name for c in children if c.state is State.STARTING or (c.state is State.BACKOFF and not c.restarts)]
@@ -83,17 +59,32 @@ def state_of(
         return "starting", f"waiting for {', '.join(waiting[:4])}"
     if any(not c.restarts and c.state is State.STARTING for c in children):
         return "starting", f"waiting for {', '.join(waiting[:4])}"
-    if spool_level:
-        return "paused", "the spool is full or the disk is: pulling stops, draining goes on"
-    if memory_level >= 2:
-        return "paused", "the memory budget is nearly used: pulling stops"
+    for hold in holds:
+        if hold["kind"] in PAUSING and hold.get("name") in PAUSING[hold["kind"]]:
+            return "paused", f"{hold['error']}: pulling stops, draining goes on"
+    if silent:
+        name, seconds = max(silent, key=lambda one: one[1])
+        return "degraded", (
+            f"{name} hangs: no sign of life for {seconds:.0f} s; it is replaced at {HANG_TIMEOUT:.0f} s, and its stacks"
+            " are in the log then"
+        )
     if holds:
         worst = holds[0]
-        return "degraded", f"{worst['kind']} {worst['name']}: {worst['error']}"
+        return "degraded", f"{title(worst['kind'])}: {worst['kind']} {worst['name']}: {worst['error']}"
     down = [c.name for c in children if c.state is not State.RUNNING]
     if down:
-        return "degraded", f"{', '.join(down[:4])} not running"
+        return "degraded", f"{', '.join(down[:4])} not running: started again by itself; the log says why it ended"
     return "running", "all is well"
+
+
+def title(kind: str) -> str:
+    """Whose trouble it is."""
+    return TITLES.get(kind, kind)
+
+
+def silent(ages: Iterable[tuple[str, float | None]]) -> list[tuple[str, float]]:
+    """Of (child, seconds since its last beat): those that hang, as far as one can tell so early."""
+    return [(name, seconds) for name, seconds in ages if seconds is not None and seconds > SILENT_AFTER]
 
 
 def merge_holds(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,7 +97,9 @@ def merge_holds(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             known["since"] = min(known["since"], hold["since"])
             known["events"] += hold["events"]
     found = sorted(merged.values(), key=lambda h: h["since"])
-    return [{**h, "since": iso(h["since"]), "next_probe": iso(h["next_probe"])} for h in found]
+    return [
+        {**h, "title": title(h["kind"]), "since": iso(h["since"]), "next_probe": iso(h["next_probe"])} for h in found
+    ]
 
 
 def merge_sources(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,15 +123,16 @@ def dead_letters(lanes: Iterable[LaneStats]) -> dict[str, Any]:
     return found
 
 
-def spool_document(
-    directory: Path, lanes: list[LaneStats], rates: Rates, *, max_bytes: int, level: int, ballast: bool
-) -> dict[str, Any]:
-    """`spool stats`, with what only a running supervisor knows."""
-    shown = document(directory, lanes, max_bytes, level, ballast)
-    rates.note(time.monotonic(), shown["bytes"], shown["books"]["put"], shown["books"]["settled"])
-    shown["full_in_seconds"] = rates.full_in(max(0, max_bytes - shown["bytes"]))
-    shown["drained_in_seconds"] = rates.drained_in(shown["groups"])
-    return shown
+def sample(lanes: list[LaneStats], counters: Mapping[tuple[str, str], int], now: float) -> Sample:
+    """What rates are reckoned from."""
+
+    def total(*names: str) -> int:
+        return sum(value for (name, _), value in counters.items() if name in names)
+
+    return Sample(
+        now, waiting=sum(lane.bytes - lane.dead_bytes for lane in lanes), put=total("put"), settled=total("settled"),
+        fetched=total("fetched_bytes"), delivered=total("delivered", "delivered_later"),
+    )  # fmt: skip
 
 
 def is_stale(status: dict[str, Any], now: float) -> bool:

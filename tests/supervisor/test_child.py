@@ -7,7 +7,7 @@ import pytest
 from buffer.settings import MIB
 from supervisor import memory
 from supervisor.child import ABORT_GRACE, BOOT_TIMEOUT, HANG_TIMEOUT, Action, Child, State, is_crash_loop
-from supervisor.status import Rates, merge_holds, state_of
+from supervisor.status import merge_holds, silent, state_of
 from worker.backoff import next_wait, respawn_wait
 
 
@@ -134,13 +134,18 @@ def test_the_state_is_one_word_and_its_reason() -> None:
     hold = {"kind": "token", "name": "default", "error": "403/4: Invalid token"}
 
     def state(**changes: object) -> tuple[str, str]:
-        given = {"stopping": False, "spool_level": 0, "memory_level": 0, "holds": []} | changes
+        given = {"stopping": False, "holds": []} | changes
         return state_of(children, given.pop("holds"), **given)  # type: ignore[arg-type]
 
     assert state()[0] == "running"
-    assert state(holds=[hold]) == ("degraded", "token default: 403/4: Invalid token")
-    assert state(spool_level=1)[0] == "paused"
-    assert state(memory_level=2)[0] == "paused"
+    assert state(holds=[hold]) == ("degraded", "Splunk refuses the token: token default: 403/4: Invalid token")
+    disk = {"kind": "disk", "name": "room", "error": "the disk is full"}
+    assert state(holds=[hold, disk]) == ("paused", "the disk is full: pulling stops, draining goes on")
+    assert state(holds=[{"kind": "memory", "name": "budget", "error": "e"}])[0] == "paused"
+    assert state(holds=[{"kind": "disk", "name": "spool", "error": "one lane's"}])[0] == "degraded"
+    hanging = silent([("consumer-0", 1.0), ("sender-1", 25.0), ("sender-2", None)])
+    assert hanging == [("sender-1", 25.0)]
+    assert "sender-1 hangs" in state(silent=hanging)[1]
     assert state(stopping=True)[0] == "stopping"
     children[0].state, children[0].restarts = State.BACKOFF, 1
     assert state()[0] == "degraded"
@@ -152,14 +157,3 @@ def test_the_same_hold_of_several_children_is_one() -> None:
     hold = {"kind": "index", "name": "i", "since": 5.0, "events": 2, "error": "e", "hint": "h", "next_probe": 9.0}
     merged = merge_holds([{"holds": [hold]}, {"holds": [{**hold, "since": 3.0, "events": 4}]}])
     assert [(h["events"], h["since"]) for h in merged] == [(6, "1970-01-01T00:00:03.000Z")]
-
-
-def test_full_in_and_drained_in_follow_the_last_minute() -> None:
-    rates = Rates()
-    rates.note(0.0, 0, 0, 0)
-    rates.note(10.0, 1000, 100, 50)
-    assert rates.full_in(5000) == 50.0
-    assert rates.drained_in(50) is None
-    rates.note(50.0, 0, 100, 600)
-    assert rates.full_in(5000) is None
-    assert rates.drained_in(100) == pytest.approx(10.0)
