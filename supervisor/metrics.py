@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,6 +18,7 @@ PREFIX = "sls_siem_"
 #: From the children: name → (help, labels).
 FROM_CHILDREN = {
     "hec_requests_total": ("Requests to Splunk, by what came back.", ("endpoint", "status", "code")),
+    "sls_errors_total": ("What SLS refused or could not do, by its error code.", ("source", "code")),
     "hec_possible_duplicates_total": ("Events sent again although they may have been taken.", ()),
     "lag_seconds": ("Age of the oldest log that is not pulled yet.", ("source", "shard")),
     "retention_left_seconds": ("Until SLS deletes the oldest log that is not pulled yet.", ("source", "shard")),
@@ -42,16 +44,28 @@ FROM_BOOKS = {
     "delivered": ("delivered_events_total", "Events Splunk accepted at once.", "route"),
     "filtered": ("filtered_events_total", "Events a route drops.", "route"),
     "buried": ("buried_events_total", "Events put into the dead letters.", "route"),
+    "delivered_later": ("delivered_later_events_total", "Dead letters that Splunk took in the end.", ""),
+    "dead_purged": ("purged_dead_letters_total", "Dead letters an operator purged.", ""),
+    "dead_set_aside": ("set_aside_dead_letters_total", "Dead letters in damaged files.", ""),
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Label values that there will be: their counters stand at 0 from the start, or increase() would miss the first."""
+
+    version: str
+    sources: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+
+
 def render(
-    status: dict[str, Any], reports: Iterable[dict[str, Any]], counters: dict[tuple[str, str], int], version: str
+    status: dict[str, Any], reports: Iterable[dict[str, Any]], counters: dict[tuple[str, str], int], known: Known
 ) -> bytes:
     """The text of /metrics."""
     registry = CollectorRegistry(auto_describe=False)
     families = [
-        *_books(counters), *_children(list(reports)), *_spool(status), *_supervisor(status, version),
+        *_books(counters, known), *_children(list(reports)), *_spool(status), *_supervisor(status, known.version),
     ]  # fmt: skip
 
     class Collected:
@@ -64,10 +78,12 @@ def render(
     return generate_latest(registry)
 
 
-def _books(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
+def _books(counters: dict[tuple[str, str], int], known: Known) -> Iterator[Metric]:
+    expected = {"source": known.sources, "route": known.routes, "": ()}
     for counter, (name, text, label) in FROM_BOOKS.items():
         family = CounterMetricFamily(PREFIX + name, text, labels=[label] if label else [])
-        rows = {found: value for (which, found), value in counters.items() if which == counter}
+        rows = dict.fromkeys(expected[label], 0)
+        rows |= {found: value for (which, found), value in counters.items() if which == counter}
         if not label:
             family.add_metric([], sum(rows.values()))
         for found, value in sorted(rows.items()) if label else ():
@@ -77,7 +93,7 @@ def _books(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
 
 def _children(reports: list[dict[str, Any]]) -> Iterator[Metric]:
     for name, (text, labels) in FROM_CHILDREN.items():
-        sums: dict[tuple[str, ...], float] = {}
+        sums: dict[tuple[str, ...], float] = {} if labels else {(): 0}
         for report in reports:
             for found, value in report.get("metrics", {}).get(name, []):
                 key = tuple(str(found.get(label, "")) for label in labels)

@@ -22,9 +22,11 @@ from supervisor.child import Child, State
 from supervisor.listener import Shown
 from supervisor.rates import Rates
 from supervisor.settings import Settings
+from supervisor.totals import Totals
 from worker import logs
 from worker.board import Board
 from worker.report import write_atomically
+from worker.routes import name_of
 
 log = logs.get_logger()
 SUMMARY_EVERY, HISTORY_EVERY, PSS_EVERY, ALIVE = 60.0, 5.0, 30.0, 10.0
@@ -46,7 +48,7 @@ class Publisher:
         self._lanes: list[LaneStats] = []
         self._unreadable = ""
         self._since = time.time()
-        self._rates = Rates()
+        self._rates, self._totals = Rates(), Totals()
         self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
         self._summary_at = self._history_at = self._pss_at = 0.0
         self._pss = 0
@@ -69,7 +71,7 @@ class Publisher:
         counters = merged_counters(lanes)
         self._rates.note(status.sample(lanes, counters, time.monotonic()))
         document = self._document(children, lanes, list(reports.values()), board, budget, stopping=stopping, down=down)
-        self._show(document, list(reports.values()), counters, children, stopping=stopping)
+        self._show(document, self._totals.add(reports), counters, children, stopping=stopping)
         self._remember(document)
         self._summarize(document)
 
@@ -167,12 +169,16 @@ class Publisher:
         self.document = document
         data = orjson.dumps(document)
         self.shown.status = data
-        self.shown.metrics = metrics.render(document, reports, counters, VERSION)
+        self.shown.metrics = metrics.render(document, reports, counters, self._known())
         self.shown.ready = not stopping and all(c.first_beat for c in children)
         self.shown.alive_until = time.monotonic() + ALIVE
         write_atomically(self._spool.run_directory / "status.json", data)
         with contextlib.suppress(OSError):
             (self._spool.run_directory / "status.json").chmod(0o600)
+
+    def _known(self) -> metrics.Known:
+        routes = tuple(name_of(route, place) for place, route in enumerate(self.settings.routes))
+        return metrics.Known(VERSION, tuple(source.name for source in self.settings.sources), (*routes, "default"))
 
     def _remember(self, document: dict[str, Any]) -> None:
         """The last hour, for the page."""
