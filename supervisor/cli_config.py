@@ -46,6 +46,7 @@ directory = "/var/lib/sls-siem"
 
 [status]
 # listen = "127.0.0.1:9464"       # metrics, health and a page; "" turns it off
+# health_events = true            # our state as an event in Splunk, each minute: sourcetype=sls_siem:health
 """
 
 

@@ -19,6 +19,7 @@ from buffer.outside import LaneStats
 from buffer.spool import Spool
 from supervisor import memory, metrics, status
 from supervisor.child import Child, State
+from supervisor.health import Health
 from supervisor.listener import Shown
 from supervisor.rates import Rates
 from supervisor.settings import Settings
@@ -48,7 +49,7 @@ class Publisher:
         self._lanes: list[LaneStats] = []
         self._unreadable = ""
         self._since = time.time()
-        self._rates, self._totals = Rates(), Totals()
+        self._rates, self._totals, self._health = Rates(), Totals(), Health()
         self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
         self._summary_at = self._history_at = self._pss_at = 0.0
         self._pss = 0
@@ -74,6 +75,8 @@ class Publisher:
         self._show(document, self._totals.add(reports), counters, children, stopping=stopping)
         self._remember(document)
         self._summarize(document)
+        if not down:
+            self._health.tell(document, self.settings)
 
     def _document(
         self, children: list[Child], lanes: list[LaneStats], reports: list[dict[str, Any]], board: Board, budget: int, *,

@@ -36,6 +36,10 @@ class StatusSettings(Section):
 
     listen: str = "127.0.0.1:9464"
     """`host:port`; empty turns it off."""
+    health_events: bool = False
+    """Send our state to Splunk itself, as an event of sourcetype `sls_siem:health`: each minute, and when it changes."""
+    health_index: str = ""
+    """Their index; default: the token's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
