@@ -32,22 +32,39 @@ def write_json(document: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def write_table(rows: Sequence[Sequence[Any]], note: str = "") -> None:
+def write_table(rows: Sequence[Sequence[Any]], note: str = "", *, head: bool = True) -> None:
     """By rich on a terminal; plain columns elsewhere."""
     if sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Table
 
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in rows[0] if rows else ():
-            table.add_column(str(name), overflow="fold")
-        for row in rows[1:]:
-            table.add_row(*(text(cell) for cell in row))
-        Console(highlight=False).print(table)
+        Console(highlight=False).print(rich_table(rows, head=head))
     else:
         write_plain(rows)
     if note:
         sys.stderr.write(note + "\n")
+
+
+#: Words that carry the meaning of a line; on a terminal that has colours, and NO_COLOR unset.
+STYLES = {
+    "RUNNING": "bold green", "OK": "green", "STARTING": "bold yellow", "STOPPING": "bold yellow", "DEGRADED": "bold yellow",
+    "WARN": "yellow", "PAUSED": "bold red", "STALE": "bold red", "DOWN": "bold red", "FAIL": "bold red", "HOLD": "bold red",
+    "running": "green", "backoff": "yellow", "starting": "yellow",
+}  # fmt: skip
+
+
+def rich_table(rows: Sequence[Sequence[Any]], *, head: bool = True) -> Any:
+    """Folded where the terminal is narrow; nothing is cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False, show_header=head)
+    first = max((len(text(row[0])) for row in rows if row), default=0)
+    for place, name in enumerate(rows[0] if rows else ()):
+        # Names stay whole where they are short: the eye looks for them.
+        table.add_column(str(name) if head else "", overflow="fold", min_width=0 if place else min(first, 12))
+    for row in rows[1:] if head else rows:
+        table.add_row(*(Text(text(cell), style=STYLES.get(str(cell), "")) for cell in row))
+    return table
 
 
 def write_plain(rows: Sequence[Sequence[Any]]) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json as json_module
 import sys
 import time
+from collections import deque
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import size, span, write_json, write_table
+from supervisor.cli_output import rich_table, size, span, write_json, write_table
+
+#: Seconds between two pictures of --watch; how many of them its lines remember.
+EVERY, REMEMBERED = 2.0, 60
 
 
 def status(
     config: Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing, every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing, every two seconds; Ctrl-C ends it.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Answer as a Nagios plugin: 0 fine, 1 warning, 2 critical.")
     ] = False,
@@ -24,109 +28,100 @@ def status(
 ) -> None:
     """What is going on: state and reason, lag, spool, holds, dead letters, memory, children."""
     from supervisor.config import load
+    from supervisor.picture import blocks, nagios
 
     directory = load(config).spool.directory
     found = read(directory)
     if check:
-        raise typer.Exit(nagios(found))
+        code, line = nagios(found)
+        sys.stdout.write(line + "\n")
+        raise typer.Exit(code)
     if json:
         write_json({key: value for key, value in found.items() if key != "schema"})
         return
     if watch and sys.stdout.isatty():
         _watch(directory)
         return
-    for rows in tables(found):
-        write_table(rows)
-        sys.stdout.write("\n")
+    for place, block in enumerate(blocks(found, time.time())):
+        sys.stdout.write("\n" if place else "")
+        write_table(block.rows, head=block.head)
 
 
 def read(directory: Path) -> dict[str, Any]:
     """status.json; `stale` when nobody has written it for a while, `down` when there is none."""
     from supervisor.status import is_stale
 
+    path = directory / "run" / "status.json"
+    start = "start it: systemctl start sls-siem"
     try:
-        found: dict[str, Any] = json_module.loads((directory / "run" / "status.json").read_bytes())
+        found: dict[str, Any] = json_module.loads(path.read_bytes())
     except FileNotFoundError:
-        return {"state": "down", "reason": f"no supervisor has run on {directory}", "time": None}
+        return {"state": "down", "reason": f"no supervisor has run on {directory}; {start}", "time": None}
     except (OSError, ValueError) as error:
-        return {"state": "down", "reason": f"status.json cannot be read: {error}", "time": None}
-    if found.get("state") != "down" and is_stale(found, time.time()):
-        found["state"], found["reason"] = "stale", f"stale since {found.get('time')}: the supervisor is gone"
+        return {"state": "down", "reason": f"{path} cannot be read: {error}", "time": None}
+    if not isinstance(found, dict) or "state" not in found or "reason" not in found:
+        return {"state": "down", "reason": f"{path} is not ours", "time": None}
+    if found["state"] != "down" and is_stale(found, time.time()):
+        gone = "the supervisor is gone (systemctl status sls-siem); started again, it goes on where it was"
+        found["state"], found["reason"] = "stale", f"stale since {found.get('time')}: {gone}"
     return found
 
 
-def nagios(found: dict[str, Any]) -> int:
-    """One line, and 0, 1 or 2."""
-    state = found["state"]
-    code = {"running": 0, "starting": 1, "stopping": 1, "degraded": 1, "paused": 1}.get(state, 2)
-    if any(hold["kind"] in {"token", "source", "disk"} for hold in found.get("holds", [])):
-        code = max(code, 2)
-    word = ("OK", "WARNING", "CRITICAL")[code]
-    sys.stdout.write(f"SLS-SIEM {word} - {state}: {found['reason']}\n")
-    return code
-
-
-def tables(found: dict[str, Any]) -> list[list[list[Any]]]:
-    """What people see, most important first."""
-    head: list[list[Any]] = [["sls-siem", found["state"].upper(), found["reason"]]]
-    if "spool" not in found:
-        return [head]
-    spool, memory, letters = found["spool"], found["memory"], found["dead_letters"]
-    shards = [shard for source in found["sources"] for shard in source["shards"]]
-    lag = max((s["lag_seconds"] or 0 for s in shards), default=None)
-    left = min(
-        (s["retention_left_seconds"] for s in shards if s.get("retention_left_seconds") is not None), default=None
-    )
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in letters["reasons"].items())
-    waiting = f"{spool['batches']} batches, oldest {span(spool['oldest_seconds'])}"
-    waiting += f", full in {span(spool['full_in_seconds'])}, live again in {span(spool['drained_in_seconds'])}"
-    head += [
-        ["SLS", f"lag {span(lag)}", f"{len(shards)} shards held, retention left {span(left)}"],
-        ["spool", size(spool["bytes"]), waiting],
-        ["dead letters", letters["count"], reasons or "-"],
-        ["memory", size(memory["used"]), f"of {size(memory['budget'])}, level {memory['level']}"],
-    ]  # fmt: skip
-    made = [head]
-    if found["holds"]:
-        rows = [["hold", "name", "waits", "why", "what to do"]]
-        rows += [[h["kind"], h["name"], h["events"], h["error"], h["hint"]] for h in found["holds"]]
-        made.append(rows)
-    rows = [["child", "state", "pid", "memory", "beat", "restarts"]]
-    rows += [
-        [c["name"], c["state"], c["pid"], size(c["rss"]), span(c["beat_age"]), c["restarts"]] for c in found["children"]
-    ]
-    return [*made, rows]
-
-
 def _watch(directory: Path) -> None:
-    from rich.console import Console, Group
+    from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
 
-    history: list[float] = []
+    history: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
     with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
-        while True:
-            found = read(directory)
-            delivered = float(found.get("spool", {}).get("books", {}).get("delivered", 0))
-            history = [*history[-59:], delivered]
-            parts: list[Any] = []
-            for rows in tables(found):
-                table = Table(box=None, show_header=False)
-                for row in rows:
-                    table.add_row(*(str(cell) if cell is not None else "-" for cell in row))
-                parts.append(table)
-            parts.append(f"delivered  {sparkline(history)}  {rate(history):,.0f} events/s")
-            live.update(Group(*parts), refresh=True)
-            time.sleep(2)
+        try:
+            while True:
+                found = read(directory)
+                if "spool" in found and (not history or history[-1]["time"] != found["time"]):
+                    history.append(found)
+                live.update(_screen(found, list(history)), refresh=True)
+                time.sleep(EVERY)
+        except KeyboardInterrupt:
+            return
 
 
-def rate(history: list[float]) -> float:
-    """Events a second over the last samples, two seconds apart."""
-    return max(0.0, (history[-1] - history[-2]) / 2) if len(history) > 1 else 0.0
+def _screen(found: dict[str, Any], history: list[dict[str, Any]]) -> Any:
+    """The picture, and behind it how it went in the last minutes."""
+    from rich.console import Group
+
+    from supervisor.picture import blocks
+
+    parts: list[Any] = []
+    for place, block in enumerate(blocks(found, time.time())):
+        parts += [rich_table(block.rows, head=block.head), ""]
+        if place == 1 and history:
+            parts += [rich_table(trends(history), head=False), ""]
+    return Group(*parts)
 
 
-def sparkline(history: list[float]) -> str:
-    """The growth of each step."""
-    steps = [max(0.0, b - a) for a, b in pairwise(history)]
-    top = max(steps, default=0) or 1
-    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * step / top))] for step in steps)
+def trends(history: list[dict[str, Any]]) -> list[list[Any]]:
+    """A sparkline each, with its last and highest value."""
+    from supervisor.picture import all_shards, worst
+
+    came = [one["rates"]["fetched_bytes_per_second"] for one in history]
+    went = [one["rates"]["delivered_events_per_second"] for one in history]
+    backlog = [float(one["spool"]["bytes"]) for one in history]
+    lag = [worst(all_shards(one))[0] or 0.0 for one in history]
+    return [
+        ["read", sparkline(came), f"{size(came[-1])}/s, at most {size(max(came))}/s"],
+        ["delivered", sparkline(went), f"{went[-1]:,.0f} events/s, at most {max(went):,.0f}"],
+        ["backlog", sparkline(backlog), f"{size(backlog[-1])}, {trend(backlog)}"],
+        ["lag", sparkline(lag), f"{span(lag[-1])}, at most {span(max(lag))}"],
+    ]
+
+
+def sparkline(values: list[float]) -> str:
+    """From nothing to the highest."""
+    top = max(values, default=0) or 1
+    return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * value / top)))] for value in values)
+
+
+def trend(values: list[float]) -> str:
+    """Which way it goes, by most of its last steps."""
+    steps = [b - a for a, b in pairwise(values[-10:])]
+    rising, falling = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
+    return "growing" if rising > falling else "shrinking" if falling > rising else "steady"

@@ -23,6 +23,8 @@ from tests.emulators.sls_client import SlsClient
 from tests.worker.sending import Sending, log_group
 
 ROOT = Path(__file__).resolve().parents[2]
+#: One worker runs them all: they share a spool and two emulators.
+pytestmark = pytest.mark.xdist_group("cli")
 READING = [
     "status", "spool stats", "spool ls", "spool peek", "spool verify", "dead ls", "config show", "version", "size", "lag",
     "group ls", "tap", "check --no-probe",
