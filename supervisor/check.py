@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from buffer.settings import MIB
-from supervisor.settings import Settings
+from supervisor.settings import Settings, least_memory
 from worker.settings import HecSettings, SourceSettings
 
 GROUPS_ALLOWED = 30
@@ -97,7 +96,7 @@ def check_machine(settings: Settings) -> Iterator[Step]:
 
     children = settings.supervisor.workers + settings.supervisor.senders
     found = budget(settings.memory.budget)
-    small = found < 64 * MIB * children
+    small = found < least_memory(children)
     yield Step("memory", "FAIL" if small else "OK", f"budget {found / 1e9:.1f} GB for {children} children",
                "fewer children or a larger memory.budget" if small else "", 78)  # fmt: skip
     slow = ENCODER != "compiled"

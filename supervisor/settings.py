@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from buffer.settings import Section, SpoolSettings
+from buffer.settings import MIB, Section, SpoolSettings
 from worker.settings import HecSettings, LogSettings, RouteSettings, SourceSettings, WorkerSettings
 
 
@@ -65,6 +65,11 @@ class Settings(Section):
             log=self.log,
             checkpoint=self.supervisor.checkpoint,
         )
+
+
+def least_memory(children: int) -> int:
+    """Bytes of budget with which so many children can work: 64 MiB for each of them and for the supervisor."""
+    return 64 * MIB * (children + 1)
 
 
 def needs_restart(now: Settings, fresh: Settings) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from buffer.settings import MIB
-from supervisor.settings import Settings
+from supervisor.settings import Settings, least_memory
 from worker.settings import SourceSettings
 
 _RELATIVE = re.compile(r"-\d+(\.\d+)?[smhd]")
@@ -27,8 +27,8 @@ def _numbers(settings: Settings) -> list[str]:
             found.append(f"supervisor.{name}: must be 1 to 256")
     children = supervisor.workers + supervisor.senders
     budget = settings.memory.budget
-    if budget is not None and budget < 64 * MIB * children:
-        found.append(f"memory.budget: {children} children need at least {64 * children} MiB")
+    if budget is not None and budget < least_memory(children):
+        found.append(f"memory.budget: {children} children need at least {least_memory(children) // MIB} MiB")
     if supervisor.stop_timeout <= 0:
         found.append("supervisor.stop_timeout: must be more than 0")
     if settings.spool.max_bytes < 64 * MIB:

@@ -21,7 +21,7 @@ from supervisor.once import SAY_AFTER, SAY_EVERY, Step, next_step, waits_for
 from supervisor.processes import Processes, Target
 from supervisor.publish import Publisher
 from supervisor.recovery import Recovery
-from supervisor.settings import Settings, needs_restart
+from supervisor.settings import Settings, least_memory, needs_restart
 from supervisor.systemd import Notifier
 from worker import logs
 from worker.board import Board
@@ -51,6 +51,9 @@ class Supervisor:
         self._board = Board(len(self.children))
         self._boot = f"{os.getpid()}-{time.time_ns()}"
         self._memory = memory.Guard(memory.budget(settings.memory.budget))
+        if self._memory.budget < (least := least_memory(len(self.children))):
+            log.error("the memory that machine or cgroup allow is too little", budget_bytes=self._memory.budget,
+                      least_bytes=least, hint="fewer children (workers, senders), or more memory")  # fmt: skip
         self._recovery = Recovery(spool, notifier, self._is_asked_to_stop, self._publish)
         self._signals: list[int] = []
         self._wakeup, self._wakeup_writer = socket.socketpair()
@@ -300,7 +303,7 @@ class Supervisor:
         seen = self._memory.look(now, os.getpid(), list(children))
         self._publisher.sizes = seen.sizes
         if seen.level != self._board.memory_level:
-            log.warning("memory level", level=seen.level, before=self._board.memory_level, used_bytes=seen.used,
+            log.warning("memory step", step=seen.level, before=self._board.memory_level, used_bytes=seen.used,
                         budget_bytes=self._memory.budget)  # fmt: skip
             self._board.memory_level = seen.level
         if seen.recycle and (child := children[seen.recycle]).state is State.RUNNING:

@@ -21,7 +21,7 @@ from worker.logs import get_logger
 from worker.member import Member
 from worker.once import all_reached
 from worker.process import Stopping, begin, trim_memory
-from worker.putter import Putter
+from worker.putter import MAX_BYTES, Putter
 from worker.report import Report
 from worker.room import Room
 from worker.settings import SourceSettings
@@ -72,7 +72,8 @@ class Consumer:
 
     def __init__(self, context: ChildContext, stopping: Stopping, report: Report, writer: LaneWriter) -> None:
         self._context, self._stopping, self._report = context, stopping, report
-        self._putter = Putter(writer, context.settings.spool, report)
+        # A sender reads at least one batch: it must fit into what a sender may hold, several times as large when encoded.
+        self._putter = Putter(writer, context.settings.spool, report, min(MAX_BYTES, context.max_in_flight_bytes // 8))
         self._room = Room(context.max_in_flight_bytes)
         self._failures: list[BaseException] = []
         self._hearts: list[Heart] = []

@@ -24,7 +24,7 @@ _LONGEST = 3500
 _LONGEST_VALUE = 800
 _LONGEST_STACK = 2400
 #: Fields by which two lines with the same event name are different news.
-_TELLS_APART = ("event", "name", "error", "source", "shard", "child", "failures", "lane", "library")
+_TELLS_APART = ("event", "name", "error", "source", "shard", "child", "failures", "lane", "step", "library")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 Event = MutableMapping[str, Any]

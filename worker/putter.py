@@ -63,10 +63,13 @@ class Ticket:
 class Putter:
     """Owns the LaneWriter; everything that writes to it goes through one lock."""
 
-    def __init__(self, writer: LaneWriter, settings: SpoolSettings, report: Report) -> None:
+    def __init__(
+        self, writer: LaneWriter, settings: SpoolSettings, report: Report, max_bytes: int = MAX_BYTES
+    ) -> None:  # fmt: skip
         self._writer = writer
         self._settings = settings
         self._report = report
+        self._max_bytes = max_bytes
         self._lane = threading.Lock()
         self._queue: deque[Ticket] = deque()
         self._filled = threading.Condition()
@@ -97,8 +100,9 @@ class Putter:
                     self._filled.wait()
                 if not self._queue:
                     return
-                tickets = take(self._queue)
+                tickets = take(self._queue, self._max_bytes)
             self._put(tickets)
+            del tickets  # up to 8 MiB, which would stay until the next pull
 
     def close(self) -> None:
         """No more tickets will come."""
@@ -199,11 +203,11 @@ class Putter:
         return age
 
 
-def take(queue: deque[Ticket]) -> list[Ticket]:
+def take(queue: deque[Ticket], max_bytes: int = MAX_BYTES) -> list[Ticket]:
     """From the front: at least one, at most what one put shall hold."""
     taken = [queue.popleft()]
     size = len(taken[0].pull.body)
-    while queue and len(taken) < MAX_PULLS and size + len(queue[0].pull.body) <= MAX_BYTES:
+    while queue and len(taken) < MAX_PULLS and size + len(queue[0].pull.body) <= max_bytes:
         taken.append(queue.popleft())
         size += len(taken[-1].pull.body)
     return taken

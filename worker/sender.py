@@ -74,6 +74,8 @@ class Sender:
         self._open: dict[str, Request] = {}
         """Token → the request that is being packed."""
         self._held_bytes = 0
+        self._growth = 8.0
+        """Bytes held for each that is read: compressed five to one, with the names of the fields written out."""
         self._rescan_at = self._report_at = 0.0
         self._credit = 0.0
         self._credit_at = time.monotonic()
@@ -290,9 +292,8 @@ class Sender:
             lane.full = not lane.reader.may_bury()
             if lane.full:
                 continue
-            batches = lane.reader.read(
-                lane.after, READ_BATCHES, min(READ_BYTES, self._context.max_in_flight_bytes // 4)
-            )
+            room = (self._context.max_in_flight_bytes - self._held_bytes) / self._growth
+            batches = lane.reader.read(lane.after, READ_BATCHES, min(READ_BYTES, int(room)))
             if not batches:
                 lane.empty_until = now + POLL
             for batch in batches:
@@ -335,6 +336,7 @@ class Sender:
             self._queue_events(work, place, encoded)
         work.encoded = True
         self._held_bytes += work.bytes
+        self._growth += (max(1.0, work.bytes / max(1, batch.bytes)) - self._growth) / 8
 
     def _queue_events(self, work: BatchWork, place: int, encoded: Encoded) -> None:
         work.bytes += len(encoded.data)

@@ -78,6 +78,8 @@ class House:
     """Added at the end of the settings."""
     hec_toml: str = ""
     source_toml: str = ""
+    prefix: tuple[str, ...] = ()
+    """A command in front of `sls-siem supervise`: a cgroup, another clock."""
     supervisor: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
@@ -143,7 +145,7 @@ listen = "127.0.0.1:0"
         """`sls-siem supervise`, in a process group of its own, its log in a file."""
         with (self.work / "supervisor.log").open("ab") as log:
             self.supervisor = subprocess.Popen(
-                [*PROGRAM, "supervise", "--config", str(self.config), *options],
+                [*self.prefix, *PROGRAM, "supervise", "--config", str(self.config), *options],
                 cwd=ROOT, stderr=log, stdout=log, start_new_session=True, env=self.environment,
             )  # fmt: skip
         return self.supervisor

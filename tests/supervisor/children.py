@@ -8,7 +8,7 @@ import sys
 import time
 
 from worker.child import ChildContext
-from worker.process import begin
+from worker.process import begin, trim_memory
 
 
 def _note(context: ChildContext, word: str) -> None:
@@ -74,3 +74,25 @@ def leaks(context: ChildContext) -> None:
         if context.slot == 0 and len(kept) < 8:
             kept.append(b"x" * (110 << 20))
     _note(context, "drained")
+
+
+def real_consumer(context: ChildContext) -> None:
+    """The program's own."""
+    from supervisor.processes import consumer_main
+
+    consumer_main(context)
+
+
+def balloon(context: ChildContext) -> None:
+    """While the file `blow` is there, larger by the turn until pulling has to stop; without it, small again."""
+    stopping = begin(context)
+    _note(context, "begun")
+    blow = context.run_directory.parent.parent / "blow"
+    kept: list[bytes] = []
+    while not stopping.wait(0.1):
+        context.board.beat(context.index)
+        if not blow.exists():
+            kept.clear()
+            trim_memory()
+        elif context.board.memory_level < 2:
+            kept.append(b"x" * (1 << 20))

@@ -2,167 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import resource
 import signal
-import subprocess
-import sys
+import socket
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.supervisor.running import Running, gone
 from tests.waiting import poll
 
-ROOT = Path(__file__).resolve().parents[2]
-
-#: A supervisor whose children are the functions of tests/supervisor/children.py.
-PROGRAM = """
-import sys
-from pathlib import Path
-from buffer.settings import SpoolSettings
-from buffer.spool import Spool
-from supervisor import child
-from supervisor.config import load
-from supervisor.publish import Publisher
-from supervisor.supervise import Supervisor
-from supervisor.systemd import Notifier
-from tests.supervisor import children
-from worker import logs
-
-work, consumer, sender = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-for change in sys.argv[4:]:
-    name, _, value = change.partition("=")
-    setattr(child, name, float(value))
-logs.configure("supervisor")
-settings = load(work / "sls-siem.toml", environment={"HOME": str(work)})
-spool = Spool.open(settings.spool)
-targets = {"consumer": getattr(children, consumer), "sender": getattr(children, sender)}
-def reload():
-    return load(work / "sls-siem.toml", environment={"HOME": str(work)})
-sys.exit(Supervisor(settings, reload, spool, Publisher(settings, spool), Notifier(), targets=targets).run())
-"""
-SETTINGS = """
-[supervisor]
-workers = 2
-senders = 1
-stop_timeout = "3s"
-[memory]
-budget = "1GiB"
-[[source]]
-project = "p"
-logstore = "l"
-endpoint = "http://127.0.0.1:1"
-consumer_group = "g"
-start = "begin"
-access_key_id = "a"
-access_key_secret = "b"
-[hec]
-urls = ["http://127.0.0.1:1"]
-token = "t"
-[spool]
-directory = "{work}/spool"
-min_free_bytes = "1MiB"
-"""
-
-
-class Running:
-    """One supervisor process."""
-
-    def __init__(self, work: Path, consumer: str = "well", sender: str = "well", *changes: str) -> None:
-        self.work = work
-        (work / "sls-siem.toml").write_text(SETTINGS.format(work=work))
-        self.log = work / "log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(work), consumer, sender, *changes],
-                cwd=ROOT, stderr=log, stdout=log, start_new_session=True, env=os.environ | {"CHILDREN_LOG": str(work / "lives")},
-            )  # fmt: skip
-
-    def children(self) -> list[int]:
-        """From the kernel; multiprocessing's resource tracker is none of ours."""
-        found = []
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            for pid in task.read_text().split():
-                with contextlib.suppress(OSError):
-                    if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found.append(int(pid))
-        return found
-
-    def lives(self) -> list[list[str]]:
-        """What the children wrote: name, pid, word."""
-        path = self.work / "lives"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    def said(self, what: str) -> bool:
-        """Whether the log has it."""
-        return what in self.log.read_text()
-
-    def wait_running(self, count: int = 3) -> list[int]:
-        """Until so many children have begun."""
-        poll(
-            lambda: len({n for n, _, w in self.lives() if w == "begun"}) >= count,
-            "children begin",
-            30,
-        )
-        return self.children()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Its exit code after a signal."""
-        self.process.send_signal(number)
-        return self.process.wait(30)
+Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> object:
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     made: list[Running] = []
 
-    def begin(*options: str) -> Running:
-        made.append(Running(tmp_path, *options))
+    def begin(*options: str, **more: Any) -> Running:
+        made.append(Running(tmp_path, *options, **more))
         return made[-1]
 
     yield begin
     for one in made:
-        pids = [one.process.pid, *one.children()]
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        one.process.wait(10)
+        one.make_end()
 
 
-def gone(pids: list[int]) -> bool:
-    return not any(
-        Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in pids
-    )
-
-
-def test_term_drains_and_ends_with_0(start: object) -> None:
-    one = start()  # type: ignore[operator]
+def test_term_drains_and_ends_with_0(start: Start) -> None:
+    one = start()
     pids = one.wait_running()
     assert one.end() == 0
     assert gone(pids)
     assert [w for _, _, w in one.lives()].count("drained") == 3
 
 
-def test_ctrl_c_on_the_whole_group_drains_too(start: object) -> None:
-    one = start()  # type: ignore[operator]
+def test_ctrl_c_on_the_whole_group_drains_too(start: Start) -> None:
+    one = start()
     one.wait_running()
     os.killpg(one.process.pid, signal.SIGINT)
     assert one.process.wait(30) == 0
     assert [w for _, _, w in one.lives()].count("drained") == 3
 
 
-def test_kill_9_of_the_supervisor_leaves_no_orphan(start: object) -> None:
-    one = start()  # type: ignore[operator]
+def test_kill_9_of_the_supervisor_leaves_no_orphan(start: Start) -> None:
+    one = start()
     pids = one.wait_running()
     one.process.kill()
     one.process.wait(10)
     poll(lambda: gone(pids), "the children die with it", 10)
 
 
-def test_kill_9_of_one_child_restarts_it_and_leaves_the_others(start: object) -> None:
-    one = start()  # type: ignore[operator]
+def test_kill_9_of_one_child_restarts_it_and_leaves_the_others(start: Start) -> None:
+    one = start()
     before = one.wait_running()
     os.kill(before[0], signal.SIGKILL)
     poll(lambda: len(one.lives()) == 4, "one begins anew", 20)
@@ -170,34 +66,34 @@ def test_kill_9_of_one_child_restarts_it_and_leaves_the_others(start: object) ->
     assert one.end() == 0
 
 
-def test_back_off_grows_in_the_log(start: object) -> None:
-    one = start("dies", "well")  # type: ignore[operator]
+def test_back_off_grows_in_the_log(start: Start) -> None:
+    one = start("dies", "well")
     poll(lambda: one.said('"failures":3'), f"three deaths: {one.log.read_text()}", 30)
     assert one.end() == 0
 
 
-def test_a_child_that_says_78_ends_all_with_78(start: object) -> None:
-    one = start("wrong_settings", "well")  # type: ignore[operator]
+def test_a_child_that_says_78_ends_all_with_78(start: Start) -> None:
+    one = start("wrong_settings", "well")
     assert one.process.wait(30) == 78
 
 
-def test_a_hung_child_prints_its_stack_and_is_replaced(start: object) -> None:
-    one = start("hangs", "well", "HANG_TIMEOUT=1", "ABORT_GRACE=1")  # type: ignore[operator]
+def test_a_hung_child_prints_its_stack_and_is_replaced(start: Start) -> None:
+    one = start("hangs", "well", "HANG_TIMEOUT=1", "ABORT_GRACE=1")
     poll(lambda: one.said("child hangs"), "it is noticed", 30)
     poll(lambda: one.said("in hangs"), f"its stack names the function: {one.log.read_text()}", 30)
     poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "it is replaced", 30)
 
 
-def test_a_stubborn_child_is_killed_at_the_deadline_and_the_exit_is_0(start: object) -> None:
-    one = start("stubborn", "well")  # type: ignore[operator]
+def test_a_stubborn_child_is_killed_at_the_deadline_and_the_exit_is_0(start: Start) -> None:
+    one = start("stubborn", "well")
     pids = one.wait_running()
     assert one.end() == 0
     assert gone(pids)
     assert one.said("child killed")
 
 
-def test_a_second_signal_kills_at_once_and_ends_with_1(start: object) -> None:
-    one = start("stubborn", "stubborn")  # type: ignore[operator]
+def test_a_second_signal_kills_at_once_and_ends_with_1(start: Start) -> None:
+    one = start("stubborn", "stubborn")
     pids = one.wait_running()
     one.process.terminate()
     poll(lambda: one.said('"stopping"'), "the first is taken", 10)
@@ -206,8 +102,8 @@ def test_a_second_signal_kills_at_once_and_ends_with_1(start: object) -> None:
     assert gone(pids)
 
 
-def test_hup_replaces_one_at_a_time_and_a_bad_file_changes_nothing(start: object) -> None:
-    one = start()  # type: ignore[operator]
+def test_hup_replaces_one_at_a_time_and_a_bad_file_changes_nothing(start: Start) -> None:
+    one = start()
     before = one.wait_running()
     config = one.work / "sls-siem.toml"
     good = config.read_text()
@@ -227,28 +123,90 @@ def test_hup_replaces_one_at_a_time_and_a_bad_file_changes_nothing(start: object
     assert one.end() == 0
 
 
+def test_a_bug_in_the_loop_takes_the_children_down_with_it(start: Start) -> None:
+    one = start("stubborn", "well")
+    pids = one.wait_running()
+    (one.work / "bug").touch()
+    assert one.process.wait(20) == 1
+    assert gone(pids)
+    assert one.said("a bug in the loop")
+
+
+def test_a_machine_without_descriptors_left_stops_nobody_and_the_child_comes_back(start: Start) -> None:
+    one = start()
+    before = one.wait_running()
+    held = len(list(Path(f"/proc/{one.process.pid}/fd").iterdir()))
+    limits = resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (held, limits[1]))
+    os.kill(before[0], signal.SIGKILL)
+    poll(lambda: one.said("child cannot be started"), f"it is tried and said: {one.log.read_text()[-900:]}", 20)
+    assert one.process.poll() is None
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, limits)
+    poll(lambda: len(one.lives()) == 4, "the child begins anew", 60)
+    assert set(before[1:]) <= set(one.children())
+    assert one.end() == 0
+
+
+def test_a_stopped_child_counts_as_hung_and_is_replaced(start: Start) -> None:
+    one = start("well", "well", "BOOT_TIMEOUT=5", "HANG_TIMEOUT=2", "ABORT_GRACE=0.5")
+    before = one.wait_running()
+    os.kill(before[0], signal.SIGSTOP)
+    poll(lambda: len(one.lives()) == 4, "it is replaced", 30)
+    assert gone(before[:1])
+    assert set(before[1:]) <= set(one.children())
+
+
+def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(30)
+        one = start("slow_boot", "well", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        words: list[str] = []
+        while "READY=1" not in words:
+            words += heard.recv(4096).decode().splitlines()
+        assert len([w for _, _, w in one.lives() if w == "begun"]) == 3, "every slot has run"
+        assert any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in words)
+        for pid in one.children():
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
+        later: list[str] = []
+        while later.count("WATCHDOG=1") < 2:
+            later += heard.recv(4096).decode().splitlines()
+        assert "STATUS=running: 0 batches wait, 0 MB" in later
+        one.process.terminate()
+        while "STOPPING=1" not in later:
+            later += heard.recv(4096).decode().splitlines()
+        assert one.process.wait(30) == 0
+
+
+def test_a_crash_loop_of_one_kind_alone_is_no_end(start: Start) -> None:
+    one = start("dies", "well", "CRASH_LOOP_PATIENCE=1")
+    poll(lambda: one.said('"failures":4'), "it goes on trying", 60)
+    assert one.process.poll() is None
+    assert one.end() == 0
+
+
 def is_past(moment: float) -> bool:
     return time.monotonic() > moment
 
 
-def test_term_during_boot_is_not_lost(start: object) -> None:
+def test_term_during_boot_is_not_lost(start: Start) -> None:
     for delay in (0.3, 0.6, 0.9):
-        one = start("slow_boot", "slow_boot")  # type: ignore[operator]
+        one = start("slow_boot", "slow_boot")
         poll(partial(is_past, time.monotonic() + delay), "a moment of the boot", 5)
         assert one.end() in {0, -signal.SIGTERM}
         assert one.process.returncode == 0 or not one.children()
 
 
-def test_a_leaking_child_is_recycled_gracefully(start: object) -> None:
-    one = start("leaks", "well")  # type: ignore[operator]
+def test_a_leaking_child_is_recycled_gracefully(start: Start) -> None:
+    one = start("leaks", "well")
     poll(lambda: one.said("child recycled"), f"it is recycled: {one.log.read_text()[-500:]}", 60)
     poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "and begins anew", 30)
     assert not one.said('"child died"'), "recycling is not a failure"
     assert one.end() == 0
 
 
-def test_every_child_crashing_for_long_ends_with_70(start: object, tmp_path: Path) -> None:
+def test_every_child_crashing_for_long_ends_with_70(start: Start, tmp_path: Path) -> None:
     (tmp_path / "patience").write_text("2")
-    one = start("dies", "dies", "CRASH_LOOP_PATIENCE=2")  # type: ignore[operator]
+    one = start("dies", "dies", "CRASH_LOOP_PATIENCE=2")
     assert one.process.wait(60) == 70
     assert one.said("crash loop")
