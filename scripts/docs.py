@@ -82,11 +82,13 @@ def configuration() -> str:
 
 
 def walk(command: Any, path: str) -> list[tuple[str, Any]]:
-    """(path, command) of all leaves."""
+    """(path, command) of all leaves but the hidden."""
     children = getattr(command, "commands", None)
     if not children:
         return [(path, command)]
-    return [row for name in sorted(children) for row in walk(children[name], f"{path} {name}")]
+    return [
+        row for name in sorted(children) if not children[name].hidden for row in walk(children[name], f"{path} {name}")
+    ]
 
 
 def commands() -> list[tuple[str, str, list[tuple[str, str]]]]:

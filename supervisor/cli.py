@@ -52,6 +52,33 @@ def supervise(
     raise typer.Exit(run_supervisor(settings, reloader(config, command_line), once=once))
 
 
+Slot = Annotated[int, typer.Option(min=0, help="Which of them: consumer-0, sender-0, …")]
+Once = Annotated[bool, typer.Option("--once", help="End when all that was there is read, or sent.")]
+
+
+@app.command(hidden=True)
+def consume(config: ConfigOption = None, slot: Slot = 0, once: Once = False) -> None:
+    """One consumer alone, in this process, for a debugger."""
+    _run_one(config, "consumer", slot, once)
+
+
+@app.command(hidden=True)
+def send(config: ConfigOption = None, slot: Slot = 0, once: Once = False) -> None:
+    """One sender alone, in this process, for a debugger."""
+    _run_one(config, "sender", slot, once)
+
+
+def _run_one(config: Path | None, kind: str, slot: int, once: bool) -> None:
+    from supervisor.config import load
+    from supervisor.single import run_one
+
+    settings = load(config)
+    count = settings.supervisor.workers if kind == "consumer" else settings.supervisor.senders
+    if slot >= count:
+        raise Failed(f"there is no {kind}-{slot}", f"the settings have {count}: --slot 0 to {count - 1}", 2)
+    raise typer.Exit(run_one(settings, kind, slot, once=once))
+
+
 @app.command()
 def size(
     per_day: Annotated[str, typer.Option(help="Raw logs a day, such as 1TB.")] = "1TB",

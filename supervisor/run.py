@@ -36,7 +36,7 @@ def _run_on_spool(settings: Settings, reload: Callable[[], Settings], once: bool
     try:
         spool = Spool.open(settings.spool)
     except SpoolError as error:
-        return complain(error, error.hint, EXIT_HELD if isinstance(error, SpoolLocked) else EXIT_IO)
+        return refuse(error)
     try:
         publisher = Publisher(settings, spool)
         try:
@@ -48,12 +48,17 @@ def _run_on_spool(settings: Settings, reload: Callable[[], Settings], once: bool
                 publisher.listening = listener.address
             return Supervisor(settings, reload, spool, publisher, notifier, once=once, tee=tee).run()
         except SpoolError as error:
-            return complain(error, error.hint, EXIT_IO)
+            return refuse(error)
         finally:
             if listener:
                 listener.close()
     finally:
         spool.close()
+
+
+def refuse(error: SpoolError) -> int:
+    """The exit code for a spool that cannot be used."""
+    return complain(error, error.hint, EXIT_HELD if isinstance(error, SpoolLocked) else EXIT_IO)
 
 
 def complain(error: object, hint: str, code: int) -> int:

@@ -26,6 +26,7 @@ class ChildContext:
     boot: str
     """Names this run of the supervisor (what slots decided in an earlier run does not count)."""
     supervisor_pid: int
+    """0: nobody's child, under a debugger."""
     max_in_flight_bytes: int
     """Bytes pulled and not yet put, or read and not yet settled: budget / (4 * children)."""
     board: Board

@@ -69,12 +69,15 @@ class Stopping:
 
 def begin(context: ChildContext) -> Stopping:
     """Call before anything else."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != context.supervisor_pid:
-        os._exit(0)
+    alone = not context.supervisor_pid
+    if not alone:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != context.supervisor_pid:
+            os._exit(0)
     faulthandler.enable()
     stopping = Stopping()
+    stopping.consumers_done = alone and context.once
 
     def on_term(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
@@ -84,7 +87,7 @@ def begin(context: ChildContext) -> Stopping:
 
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGUSR1, on_usr1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
+    signal.signal(signal.SIGINT, on_term if alone else signal.SIG_IGN)  # Ctrl-C is for the supervisor
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     name_process(f"sls-siem: {context.name}")

@@ -1,0 +1,119 @@
+"""The processes as the kernel and `ps` see them; one child alone; and `--once`, which ends or says what it waits for."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.end_to_end.house import PROGRAM, ROOT, House
+from tests.end_to_end.test_main_job import assert_books_balance, checkpoints_at_end
+from tests.waiting import poll
+
+
+@contextmanager
+def limits(which: int, soft: int) -> Iterator[None]:
+    """What the supervisor inherits."""
+    before = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, before)
+
+
+def test_processes_are_named_have_all_descriptors_and_leave_no_core_with_secrets(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=2, senders=1) as house:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with (
+            limits(resource.RLIMIT_NOFILE, 256),
+            limits(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1]),
+        ):
+            house.start()
+        poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 60)
+        pids = {child["name"]: child["pid"] for child in house.status()["children"]}
+        pids["supervisor"] = house.status()["supervisor"]["pid"]
+        assert set(pids) == {"supervisor", "consumer-0", "consumer-1", "sender-0"}
+        for name, pid in pids.items():
+            shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True)
+            assert shown.stdout.strip() == f"sls-siem: {name}"
+            assert Path(f"/proc/{pid}/comm").read_text().strip() == name
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+            assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+            assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
+            if name != "supervisor":
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+                assert b"MALLOC_ARENA_MAX=1" in environment
+                assert b"MALLOC_TRIM_THRESHOLD_=" in environment
+        assert house.stop() == 0
+
+
+def alone(house: House, *command: str) -> subprocess.Popen[bytes]:
+    with (house.work / "supervisor.log").open("ab") as log:
+        return subprocess.Popen(
+            [*PROGRAM, *command, "--config", str(house.config)], cwd=ROOT, stderr=log, stdout=log, env=house.environment
+        )
+
+
+def test_one_child_alone_does_its_part_and_never_beside_a_supervisor(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "2000")) as house:
+        assert alone(house, "consume", "--once").wait(60) == 0, house.tail()
+        assert checkpoints_at_end(house)
+        assert not house.delivered()
+        assert alone(house, "send", "--once").wait(60) == 0, house.tail()
+        assert house.delivered() == dict.fromkeys(house.expected(), 1)
+        assert_books_balance(house)
+
+        report = tmp_path / "spool/run/consumer-0.json"
+        report.unlink()
+        without = alone(house, "consume")
+        poll(report.exists, "it works", 30)
+        without.send_signal(signal.SIGINT)
+        assert without.wait(30) == 0, "Ctrl-C stops it"
+        house.start()
+        poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 60)
+        assert alone(house, "send").wait(30) == 75
+        assert alone(house, "send", "--slot", "1").wait(30) == 2
+        assert house.stop() == 0
+
+
+def said(house: House, event: str) -> list[dict[str, str]]:
+    """Our log's lines with that event."""
+    lines = (house.work / "supervisor.log").read_text().splitlines()
+    return [found for line in lines if line.startswith("{") and (found := json.loads(line))["event"] == event]
+
+
+def test_once_ends_when_all_that_was_there_is_delivered_though_new_logs_come(tmp_path: Path) -> None:
+    with House(tmp_path, shards=4, consumers=2, senders=2, sls_options=("--fill", "10000")) as house:
+        first = house.expected()
+        house.sls.post("feed", logs=200)
+        assert house.start("--once").wait(90) == 0, house.tail()
+        assert first <= house.delivered().keys()
+        assert set(house.delivered().values()) == {1}
+
+
+def test_once_says_what_holds_it_and_ends_when_the_hold_does(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "2000")) as house:
+        house.hec.post("outage", on=True, status=403, code=4)
+        process = house.start("--once")
+        event = "--once goes on until all is delivered"
+        poll(lambda: said(house, event), f"it is said; {house.tail()}", 60)
+        assert "token" in said(house, event)[0]["waits_for"]
+        assert process.poll() is None
+        house.hec.post("outage", on=False)
+        assert process.wait(90) == 0, house.tail()
+        assert house.delivered() == dict.fromkeys(house.expected(), 1)
+
+
+def test_once_heeds_a_stop_while_it_is_held(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "2000")) as house:
+        house.config.write_text(house.settings().replace('"sk"', '"wrong"'))
+        house.start("--once")
+        poll(lambda: house.status().get("holds"), f"the source is held; {house.tail()}", 60)
+        assert house.stop() == 0
