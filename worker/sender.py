@@ -77,6 +77,8 @@ class Sender:
         self._growth = 8.0
         """Bytes held for each that is read: compressed five to one, with the names of the fields written out."""
         self._rescan_at = self._report_at = 0.0
+        self._unopened = 0
+        """Lanes that are ours and whose reader's lock, or index, is not to be had just now."""
         self._credit = 0.0
         self._credit_at = time.monotonic()
         self._level = 0
@@ -95,9 +97,15 @@ class Sender:
 
     def run(self) -> int:
         """Signals, what came back, acks, what is due, what is new, sleep."""
+        last_look = False
         while not self._stopping.is_set():
+            if self._stopping.consumers_done and not last_look:
+                last_look = True  # what the last consumer put may lie in a lane that we know as empty, or not at all
+                self._rescan_at = 0.0
+                for lane in self._lanes.values():
+                    lane.empty_until = 0.0
             self._turn()
-            if self._stopping.consumers_done and self._is_idle():
+            if last_look and self._is_idle():
                 break
             self._sleep()
         self._drain()
@@ -157,6 +165,7 @@ class Sender:
     def _rescan(self) -> None:
         context = self._context
         spool = context.settings.spool.directory
+        self._unopened = 0
         for directory in lane_directories(spool):
             if directory.name not in self._lanes and serves(
                 directory.name, context.spool_id, context.slot, context.senders
@@ -166,6 +175,7 @@ class Sender:
     def _open_lane(self, directory: Path) -> None:
         if not (directory / "cache.db").exists():
             return  # its consumer is just making it
+        self._unopened += 1
         try:
             reader = LaneReader.open(directory, self._context.settings.spool, beat=self._beat)
         except SpoolLocked:
@@ -173,6 +183,7 @@ class Sender:
         except SpoolUnusable as error:
             log.warning("lane cannot be opened now", lane=directory.name, error=str(error), hint=error.hint)
             return
+        self._unopened -= 1
         lane = self._lanes[directory.name] = LaneWork(directory, reader)
         for key in reader.parked():
             kind, _, name = key.partition(":")
@@ -388,7 +399,9 @@ class Sender:
     # the end
 
     def _is_idle(self) -> bool:
-        waiting = any(lane.batches or lane.letters or not lane.empty_until for lane in self._lanes.values())
+        waiting = self._unopened or any(
+            lane.batches or lane.letters or not lane.empty_until for lane in self._lanes.values()
+        )
         return not waiting and not self.delivery.queue and not self.delivery.in_flight and not self._open
 
     def _drain(self) -> None:

@@ -98,6 +98,15 @@ def test_once_ends_when_all_that_was_there_is_delivered_though_new_logs_come(tmp
         assert set(house.delivered().values()) == {1}
 
 
+def test_once_delivers_what_is_put_just_before_the_last_consumer_ends(tmp_path: Path) -> None:
+    """Few logs: they are read and put before the senders have looked for lanes a second time."""
+    with House(tmp_path, shards=1, consumers=1, senders=4, sls_options=("--fill", "40")) as house:
+        for _ in range(3):
+            assert house.start("--once").wait(90) == 0, house.tail()
+            assert house.delivered() == dict.fromkeys(house.expected(), 1)
+            house.sls.post("append", logs=40)
+
+
 def test_once_says_what_holds_it_and_ends_when_the_hold_does(tmp_path: Path) -> None:
     with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "2000")) as house:
         house.hec.post("outage", on=True, status=403, code=4)
