@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import orjson
 
 from buffer.values import Pull, ShardKey
+from scripts.bench_tools import Figure, Given, machine, median, table
 from tests.emulators import generator_wire as wire
 from tests.emulators.generator import Generator
 from tests.emulators.generator_topics import TOPICS
@@ -102,6 +101,37 @@ def bench(groups: list[bytes], routes: tuple[RouteSettings, ...], rounds: int) -
     return {"bytes": len(raw), "groups": len(groups), "events": events, **rates}
 
 
+HEAD = ("body", "compiled", "python", "upb + orjson", "SDK + json", "compiled / upb", "python / upb")
+
+
+def run(given: Given) -> list[Figure]:
+    """All bodies; the figures are the middle and the least of the compiled encoder's leads."""
+    rows = {name: bench(groups, routes, given.rounds + 2) for name, (groups, routes) in bodies(4_000_000).items()}
+    show(rows)
+    plain = {name: row for name, row in rows.items() if "compiled" in row and "json_fields" not in name}
+    if not plain:
+        return []
+    leads = {name: row["compiled"] / row["walk"] for name, row in plain.items()}
+    worst = min(leads, key=leads.__getitem__)
+    unit = "× upb + orjson"
+    return [
+        Figure("encode alone, compiled, median of the bodies", median(leads.values()), unit, 5, 10),
+        Figure(f"encode alone, compiled, the least ({worst})", leads[worst], unit, 5, 10),
+    ]
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Raw MB per CPU-second."""
+    cells = [
+        (
+            name, *(f"{row.get(one, float('nan')):.0f}" for one in ("compiled", "python", "walk", "sdk")),
+            f"**{row.get('compiled', float('nan')) / row['walk']:.1f}**", f"{row['python'] / row['walk']:.1f}",
+        )
+        for name, row in rows.items()
+    ]  # fmt: skip
+    table("Encode alone, raw MB per CPU-second", HEAD, cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=4)
@@ -109,22 +139,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a body whose name has this in it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    table = {
+    rows = {
         name: bench(groups, routes, options.rounds)
         for name, (groups, routes) in bodies(int(options.megabytes * 1e6)).items()
         if options.only in name
     }
     if options.json:
-        print(json.dumps(table, indent=1))
-        return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, raw MB per CPU-second")
-    print(f"{'body':32}{'compiled':>10}{'python':>9}{'walk':>9}{'SDK':>9}{'compiled/walk':>15}{'python/walk':>13}")
-    for name, row in table.items():
-        compiled = row.get("compiled", float("nan"))
-        print(
-            f"{name:32}{compiled:10.0f}{row['python']:9.0f}{row['walk']:9.0f}{row['sdk']:9.0f}"
-            f"{compiled / row['walk']:14.1f}x{row['python'] / row['walk']:12.1f}x"
-        )
+        print(json.dumps(rows, indent=1))
+    else:
+        print(machine())
+        show(rows)
 
 
 if __name__ == "__main__":

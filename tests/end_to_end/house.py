@@ -80,6 +80,7 @@ class House:
     source_toml: str = ""
     prefix: tuple[str, ...] = ()
     """A command in front of `sls-siem supervise`: a cgroup, another clock."""
+    more_environment: dict[str, str] = field(default_factory=dict)
     supervisor: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
@@ -139,7 +140,8 @@ listen = "127.0.0.1:0"
     @property
     def environment(self) -> dict[str, str]:
         """Without what would change the settings."""
-        return {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
+        return kept | self.more_environment
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         """`sls-siem supervise`, in a process group of its own, its log in a file."""
