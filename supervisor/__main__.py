@@ -4,6 +4,9 @@
 def main() -> None:
     """`sls-siem`."""
     import sys
+
+    if sys.argv[1:2] == ["supervise"]:
+        _keep_signals()
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
@@ -19,6 +22,13 @@ def main() -> None:
     from supervisor.cli import run
 
     raise SystemExit(run())
+
+
+def _keep_signals() -> None:
+    """A stop or a HUP that comes while we start waits until the loop can heed it: by default it would kill us."""
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
 if __name__ == "__main__":

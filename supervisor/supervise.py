@@ -75,6 +75,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked since the program's first line
         name_process("sls-siem: supervisor")
         self._processes.prepare()
         try:

@@ -184,11 +184,13 @@ listen = "127.0.0.1:0"
         )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
-        """status.json, or nothing yet."""
+        """status.json, or nothing yet: what an earlier supervisor left behind says nothing of this one."""
         path = self.work / "spool" / "run" / "status.json"
         try:
             found: dict[str, Any] = json.loads(path.read_bytes())
         except (OSError, ValueError):
+            return {}
+        if self.supervisor and found["supervisor"]["pid"] != self.supervisor.pid:
             return {}
         return found
 

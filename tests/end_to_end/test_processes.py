@@ -54,6 +54,22 @@ def test_processes_are_named_have_all_descriptors_and_leave_no_core_with_secrets
         assert house.stop() == 0
 
 
+def test_a_stop_that_comes_while_the_settings_are_read_is_heeded_and_ends_with_0(tmp_path: Path) -> None:
+    """A FIFO in place of the file holds it there: the handlers are not installed yet."""
+    with House(tmp_path, shards=1, consumers=1, senders=1, sls_options=("--fill", "100")) as house:
+        settings = house.config.read_text()
+        house.config.unlink()
+        os.mkfifo(house.config, 0o600)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process = house.start()
+            with house.config.open("w") as waits_for_a_reader:
+                process.send_signal(number)
+                waits_for_a_reader.write(settings)
+            assert process.wait(60) == 0, house.tail()
+        assert said(house, "stopped")
+        assert not house.delivered()
+
+
 def alone(house: House, *command: str) -> subprocess.Popen[bytes]:
     with (house.work / "supervisor.log").open("ab") as log:
         return subprocess.Popen(

@@ -105,7 +105,7 @@ def test_a_cgroup_full_of_the_spools_page_cache_changes_nothing(tmp_path: Path, 
     into = ("sh", "-c", f'echo $$ > {cgroup}/cgroup.procs; exec "$@"', "sh")
     with House(
         tmp_path, shards=4, consumers=1, senders=1, prefix=into,
-        sls_options=("--fill", "100MB", "--repeat", "24", "--logs-per-group", "400"),
+        sls_options=("--fill", "100MB", "--repeat", "36", "--logs-per-group", "400"),
     ) as house:  # fmt: skip
         house.config.write_text(house.settings().replace('[memory]\nbudget = "2GiB"\n', ""))
         house.hec.post("outage", on=True)
@@ -128,7 +128,8 @@ def test_a_cgroup_full_of_the_spools_page_cache_changes_nothing(tmp_path: Path, 
         assert levels <= {0, 1}, "pulling never stopped"
         assert [child["restarts"] for child in status["children"]] == [0, 0]
         assert number(cgroup / "memory.events", "oom_kill") + number(cgroup / "memory.oom_control", "oom_kill") == 0
-        assert status["spool"]["bytes"] > 256 * MIB
+        # How well the logs compress differs from day to day, so nothing is said of the spool alone.
+        assert status["spool"]["bytes"] + status["memory"]["used"] > 320 * MIB, "more than the cgroup can hold"
         assert house.stop() == 0, house.tail()
 
 
