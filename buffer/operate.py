@@ -65,25 +65,19 @@ def dead_purge(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
 
 
 def forget_group(settings: SpoolSettings, project: str, logstore: str, group: str) -> int:
-    """Drop this host's positions of a consumer group; how many. Wants the spool's lock (SpoolLocked)."""
+    """Drop this host's positions of a consumer group; how many. The caller holds the spool's lock."""
     import orjson
 
-    if not (settings.directory / "format").exists():
-        return 0
-    spool = Spool.open(settings)
     forgotten = 0
-    try:
-        for directory in lane_directories(settings.directory):
-            lane = LaneReader.open(directory, settings)
-            try:
-                keys = [row[0] for row in lane.rows("SELECT key FROM position")]
-                chosen = [key for key in keys if orjson.loads(key)[:3] == [project, logstore, group]]
-                with lane.transaction("forgetting positions") as sql:
-                    for key in chosen:
-                        sql("DELETE FROM position WHERE key = ?", (key,))
-                forgotten += len(chosen)
-            finally:
-                lane.close()
-    finally:
-        spool.close()
+    for directory in lane_directories(settings.directory):
+        lane = LaneReader.open(directory, settings)
+        try:
+            keys = [row[0] for row in lane.rows("SELECT key FROM position")]
+            chosen = [key for key in keys if orjson.loads(key)[:3] == [project, logstore, group]]
+            with lane.transaction("forgetting positions") as sql:
+                for key in chosen:
+                    sql("DELETE FROM position WHERE key = ?", (key,))
+            forgotten += len(chosen)
+        finally:
+            lane.close()
     return forgotten

@@ -14,8 +14,9 @@ import typer
 from supervisor.cli_check import check, tap
 from supervisor.cli_config import app as config_app
 from supervisor.cli_dead import app as dead_app
+from supervisor.cli_group import app as group_app
 from supervisor.cli_output import Failed, complain, report_broken_pipe, usage_error
-from supervisor.cli_sls import group_app, lag, replay
+from supervisor.cli_sls import lag, replay
 from supervisor.cli_spool import app as spool_app
 from supervisor.cli_status import status
 

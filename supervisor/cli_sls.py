@@ -1,4 +1,4 @@
-"""`lag` and `group …`: what SLS itself says; they need no supervisor."""
+"""`lag` and `replay`: what SLS itself says and has; they need no supervisor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, confirm, show, span
+from supervisor.cli_output import Failed, show, span
 from supervisor.cli_spool import Config, Json
-
-group_app = typer.Typer(no_args_is_help=True)
 
 
 def sources(config: Path | None) -> tuple[Any, ...]:
@@ -51,92 +49,70 @@ def exit_code(error: Exception) -> int:
 
 
 def lag(config: Config = None, json: Json = False) -> None:
-    """Source, shard, checkpoint, lag in LogGroups and retention left, as SLS has them."""
+    """Source, shard, owner, checkpoint, lag in seconds and LogGroups, and retention left, as SLS has them."""
     found = []
-    rows: list[list[Any]] = [["source", "shard", "status", "lag (groups)", "lag", "retention left"]]
+    rows: list[list[Any]] = [
+        ["source", "shard", "status", "owner", "checkpoint", "newest", "lag", "lag (groups)", "retention left"]
+    ]
     for source in sources(config):
         with asking(source) as client:
             one = _source_lag(source, client)
         found.append(one)
         for shard in one["shards"]:
-            spans = span(shard["lag_seconds"]), span(shard["retention_left_seconds"])
-            rows.append([source.name, shard["shard"], shard["status"], shard["lag_groups"], *spans])
+            times = shard["checkpoint_time"], shard["newest_time"], span(shard["lag_seconds"])
+            left = span(shard["retention_left_seconds"])
+            rows.append(
+                [source.name, shard["shard"], shard["status"], shard["owner"], *times, shard["lag_groups"], left]
+            )
     show({"sources": found}, json, rows)
 
 
 def _source_lag(source: Any, client: Any) -> dict[str, Any]:
+    from worker.sls import Saved
     from worker.sls_errors import GroupNotFound
 
     ttl = client.retention_seconds()
     try:
-        saved = client.checkpoints(source.consumer_group)
+        saved = client.saved(source.consumer_group)
     except GroupNotFound:
         saved = {}
-    shards = [_shard_lag(client, shard, saved.get(number), ttl) for number, shard in sorted(client.shards().items())]
+    shards = [
+        _shard_lag(client, shard, saved.get(number, Saved(None, "")), ttl)
+        for number, shard in sorted(client.shards().items())
+    ]
     return {
         "name": source.name, "project": source.project, "logstore": source.logstore, "group": source.consumer_group,
         "ttl_seconds": ttl, "shards": shards,
     }  # fmt: skip
 
 
-def _shard_lag(client: Any, shard: Any, checkpoint: int | None, ttl: float) -> dict[str, Any]:
-    """Cursors count LogGroups, so the distance is exact; its time is that of the pull at the checkpoint."""
+def _shard_lag(client: Any, shard: Any, saved: Any, ttl: float) -> dict[str, Any]:
+    """Cursors count LogGroups, so the distance is exact; the lag is the age of the oldest that is not checkpointed."""
     from supervisor.status import iso
 
     end, begin = client.get_cursor_at(shard.number, "end"), client.get_cursor_at(shard.number, "begin")
-    at = begin if checkpoint is None else checkpoint
+    at = begin if saved.cursor is None else saved.cursor
     behind = max(0, end - at)
-    seconds = 0.0
-    when = None
-    if behind:
-        arrived = client.pull_raw(shard.number, max(at, begin), 1).arrived
-        seconds = max(0.0, time.time() - arrived) if arrived else 0.0
-        when = iso(arrived) if arrived else None
+    newest = _arrival(client, shard.number, end - 1) if end > begin else None
+    oldest = _arrival(client, shard.number, max(at, begin)) if behind and end > begin else None
+    seconds = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+    passed = newest if oldest is None else oldest
     return {
-        "shard": shard.number, "status": "readonly" if shard.readonly else "readwrite", "owner": None,
-        "checkpoint_time": when, "newest_time": None, "lag_seconds": seconds, "lag_groups": behind,
+        "shard": shard.number, "status": "readonly" if shard.readonly else "readwrite", "owner": saved.consumer or None,
+        "checkpoint_time": iso(passed), "newest_time": iso(newest), "lag_seconds": seconds, "lag_groups": behind,
         "retention_left_seconds": max(0.0, ttl - seconds),
     }  # fmt: skip
 
 
-@group_app.command("ls")
-def ls(config: Config = None, json: Json = False) -> None:
-    """The consumer groups of each source's logstore; SLS allows 30 of them."""
-    found: list[dict[str, Any]] = []
-    for source in sources(config):
-        with asking(source) as client:
-            groups = client.groups()
-        found += [
-            {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
-            for name, timeout in sorted(groups.items())
-        ]
-    rows: list[list[Any]] = [["source", "group", "timeout"]]
-    rows += [[group["source"], group["name"], span(group["timeout_seconds"])] for group in found]
-    show({"groups": found}, json, rows)
+def _arrival(client: Any, shard: int, cursor: int) -> float | None:
+    """None where retention was faster than our question."""
+    from worker.sls_errors import InvalidCursor
 
-
-@group_app.command()
-def delete(
-    name: Annotated[str, typer.Argument(help="The group.")],
-    source: Annotated[str, typer.Option("--source", help="A source of its logstore.")],
-    config: Config = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False,
-) -> None:
-    """Delete a consumer group that is not used any more. SLS forgets its checkpoints. Our supervisor must be stopped."""
-    from buffer.operate import forget_group
-    from supervisor.config import load
-
-    settings = load(config)
-    chosen = named(settings.sources, source)
-    if not confirm(yes, f"delete the group {name} of {chosen.project}/{chosen.logstore} with its checkpoints"):
-        return
-    forgotten = forget_group(settings.spool, chosen.project, chosen.logstore, name)
-    with asking(chosen) as client:
-        client.delete_group(name)
-    typer.echo(
-        f"deleted; {forgotten} positions of this host forgotten. Stop the program on other hosts of the group too",
-        err=True,
-    )
+    try:
+        found: float = client.arrival(shard, cursor)
+    except InvalidCursor:
+        return None
+    return found
 
 
 def named(sources: tuple[Any, ...], name: str) -> Any:

@@ -43,6 +43,16 @@ class Shard:
     created: int
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What SLS holds of a shard for a consumer group."""
+
+    cursor: int | None
+    """The checkpoint; None where none is saved."""
+    consumer: str
+    """Who holds the shard, or saved last; empty where nobody did."""
+
+
 class _Provider:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -179,6 +189,12 @@ class SlsClient(LogClient):
             found = self._json("GET", f"/shards/{shard}", {"type": "cursor", "from": where})
             return cursors.to_number(found["cursor"])
 
+    def arrival(self, shard: int, cursor: int) -> float:
+        """When SLS received the LogGroup at `cursor`, Unix seconds. InvalidCursor where retention has taken it."""
+        with as_expected("GetCursorTime"):
+            params = {"type": "cursor_time", "cursor": cursors.to_text(cursor)}
+            return float(self._json("GET", f"/shards/{shard}", params)["cursor_time"])
+
     def shards(self) -> dict[int, Shard]:
         """All shards of the logstore, read-only ones too."""
         with as_expected("ListShards"):
@@ -215,13 +231,20 @@ class SlsClient(LogClient):
             given = found["shards"] if isinstance(found, dict) else found
             return [one + 0 for one in given]
 
-    def checkpoints(self, group: str) -> dict[int, int | None]:
-        """Shard → checkpoint, None where none is saved."""
+    def saved(self, group: str) -> dict[int, Saved]:
+        """Shard → checkpoint and consumer."""
         with as_expected("GetCheckPoint"):
             return {
-                int(one["shard"]): cursors.to_number(one["checkpoint"]) if one.get("checkpoint") else None
+                int(one["shard"]): Saved(
+                    cursors.to_number(one["checkpoint"]) if one.get("checkpoint") else None,
+                    str(one.get("consumer") or ""),
+                )
                 for one in self._json("GET", f"/consumergroups/{group}", {})
             }
+
+    def checkpoints(self, group: str) -> dict[int, int | None]:
+        """Shard → checkpoint, None where none is saved."""
+        return {number: one.cursor for number, one in self.saved(group).items()}
 
     def save_checkpoint(self, group: str, consumer: str, shard: int, cursor: int, *, force: bool = False) -> None:
         """Revoked when the shard is not ours any more."""

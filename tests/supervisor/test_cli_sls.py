@@ -1,0 +1,182 @@
+"""`lag`, `group reset` and `group delete` as an operator runs them; a real consumer and the emulator are the witnesses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_client import SlsClient
+from tests.waiting import poll
+from tests.worker.consuming import House, source_of, stored
+
+ROOT = Path(__file__).resolve().parents[2]
+RESET = ("group", "reset", "--source", "audit", "--to")
+
+
+def write_settings(path: Path, sls: SlsEmulator, spool: Path) -> None:
+    path.write_text(f"""
+[[source]]
+name = "audit"
+project = "p"
+logstore = "l"
+endpoint = "{sls.endpoint}"
+consumer_group = "siem"
+start = "begin"
+access_key_id = "ak"
+access_key_secret = "sk"
+[hec]
+urls = ["http://127.0.0.1:1"]
+token = "t"
+[spool]
+directory = "{spool}"
+min_free_bytes = "1MiB"
+force_file_system = true
+""")
+
+
+def run(config: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "supervisor", *command, "--config", str(config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=clean,
+    )  # fmt: skip
+
+
+def test_a_group_is_reset_to_a_time_and_everything_since_is_read_again(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=2) as sls:
+        write_settings(config, sls, spool)
+        sls.fill(600)
+        early = stored(sls)
+        sls.clock.advance(3600)
+        middle = datetime.fromtimestamp(sls.clock.now() - 1800, UTC).isoformat()
+        sls.fill(600)
+        # None but the first checkpoints are saved: only this host's own positions say that all of it has been put.
+        sls.faults.add("status", "checkpoint", status=500, after=2)
+        with House(spool, source_of(sls)) as house:
+            house.start()
+            poll(lambda: house.groups() == stored(sls), "everything is in the lane")
+            busy = run(config, *RESET, middle, "--yes")
+            assert busy.returncode == 75, busy.stderr
+            house.kill()
+        sls.faults.clear()
+        before = sls.checkpoints("siem")
+        asked = run(config, *RESET, middle)
+        assert asked.returncode == 0
+        assert "add --yes" in asked.stderr
+        assert sls.checkpoints("siem") == before
+        done = run(config, *RESET, middle, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "other hosts" in done.stderr
+        assert sls.checkpoints("siem") == {n: min(at for s, at in stored(sls) - early if s == n) for n in (0, 1)}
+        with House(spool, source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls) + (stored(sls) - early)
+
+
+def test_a_group_is_reset_forward_and_what_lies_between_is_skipped_on_purpose(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=1) as sls:
+        write_settings(config, sls, spool)
+        missing = run(config, *RESET, "end", "--yes")
+        assert missing.returncode == 69
+        assert "there is no group siem" in missing.stderr
+        with SlsClient(sls) as client:
+            client.sdk.create_consumer_group("p", "l", "siem", 6)
+        sls.fill(400)
+        skipped = stored(sls)
+        assert run(config, *RESET, "end", "--yes").returncode == 0, "a host without a spool may do it too"
+        sls.fill(400)
+        with House(spool, source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls) - skipped
+
+
+@pytest.mark.parametrize("to", ["yesterday", "2026-01-01T00:00:00", "2h"])
+def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path, to: str) -> None:
+    config = tmp_path / "sls-siem.toml"
+    with SlsEmulator() as sls:
+        write_settings(config, sls, tmp_path / "spool")
+        done = run(config, *RESET, to, "--yes")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "-2h" in done.stderr.partition("hint: ")[2]
+        assert not sum(sls.service.counts.values())
+
+
+def test_a_deleted_group_is_forgotten_here_and_may_be_deleted_twice(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=1) as sls:
+        write_settings(config, sls, spool)
+        sls.fill(400)
+        delete = ("group", "delete", "siem", "--source", "audit", "--yes")
+        with House(spool, source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert run(config, *delete).returncode == 75
+            assert "siem" in sls.store().groups
+        for said in ("1 positions", "no such group any more"):
+            done = run(config, *delete)
+            assert done.returncode == 0, done.stderr
+            assert said in done.stderr
+            assert not sls.store().groups
+        with House(spool, source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls) + stored(sls), "a first run: `start` counts again"
+            assert sum(house.groups().values()) == 2 * Counter(stored(sls)).total()
+
+
+def test_lag_names_the_owner_the_times_and_the_distance_of_each_shard(tmp_path: Path) -> None:
+    config = tmp_path / "sls-siem.toml"
+    with SlsEmulator(shards=3) as sls:
+        write_settings(config, sls, tmp_path / "spool")
+        with SlsClient(sls) as client:
+            client.sdk.create_consumer_group("p", "l", "siem", 6)
+        sls.fill(400, shard=0)
+        sls.fill(400, shard=1)
+        first = sls.clock.now()
+        shards, group = sls.store().shards, sls.store().groups["siem"]
+        with sls.service.lock:
+            group.heartbeat("us-0", [], sls.store().views(), sls.clock.now())
+            for number in (0, 1):
+                for place in range(len(shards[number].received)):
+                    shards[number].received[place] = first - 3600 + 10 * place
+            group.save("us-0", 0, shards[0].first + 3, sls.store().views(), sls.clock.now(), force=False)
+            group.save("us-0", 1, shards[1].end, sls.store().views(), sls.clock.now(), force=False)
+        done = run(config, "lag", "--json")
+        assert done.returncode == 0, done.stderr
+        found = {one["shard"]: one for one in json.loads(done.stdout)["sources"][0]["shards"]}
+        behind, level, empty = found[0], found[1], found[2]
+        assert {one["owner"] for one in found.values()} == {"us-0"}
+        assert behind["lag_groups"] == len(shards[0].framed) - 3
+        assert level["lag_groups"] == empty["lag_groups"] == 0
+        assert level["lag_seconds"] == empty["lag_seconds"] == 0
+        assert moment(behind["checkpoint_time"]) == int(first - 3600 + 30)
+        assert moment(behind["newest_time"]) == int(first - 3600 + 10 * (len(shards[0].framed) - 1))
+        assert level["checkpoint_time"] == level["newest_time"]
+        assert empty["newest_time"] is None
+        assert abs(behind["lag_seconds"] - 3570) < 300, "the age of the oldest that is not checkpointed"
+        ttl = 30 * 86400
+        assert abs(behind["retention_left_seconds"] - (ttl - behind["lag_seconds"])) < 1
+        table = run(config, "lag").stdout
+        assert "owner" in table.splitlines()[0]
+        assert "us-0" in table
+
+
+def moment(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
