@@ -24,6 +24,7 @@ from scripts.bench_tools import Figure, Given, machine, table
 #: In the order of the report. Each module has `run(given) -> list[Figure]`.
 PARTS = {
     "whole": "scripts.bench_whole",
+    "drain": "scripts.bench_drain",
     "spool": "scripts.bench_spool",
     "encode": "scripts.bench_encode",
     "start": "scripts.bench_start",

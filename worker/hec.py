@@ -18,8 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import requests.cookies
 import urllib3
 
+from worker.line import Line
 from worker.settings import HecSettings
 from worker.verdict import Failure, Reply
 
@@ -46,6 +48,28 @@ def gzip(pieces: Iterable[bytes | memoryview]) -> bytes:
     return b"".join(out)
 
 
+class _Kept:
+    """A thread's session, and its lines by URL."""
+
+    def __init__(self, session: requests.Session, settings: HecSettings) -> None:
+        self.session, self.born = session, time.monotonic()
+        self._settings = settings
+        self._lines: dict[str, tuple[Line, requests.PreparedRequest]] = {}
+
+    def line(self, url: str) -> tuple[Line, requests.PreparedRequest]:
+        """Found once a URL: that is what makes a post cheap."""
+        found = self._lines.get(url)
+        if found is None:
+            session, settings = self.session, self._settings
+            asked = session.prepare_request(requests.Request("POST", url))
+            line = Line(
+                session, asked, verify=session.verify, proxies=session.proxies, cert=session.cert,
+                connect_timeout=settings.connect_timeout, timeout=settings.timeout,
+            )  # fmt: skip
+            found = self._lines[url] = line, asked
+        return found
+
+
 class HecClient:
     """Sessions, one per thread; shared settings."""
 
@@ -53,23 +77,19 @@ class HecClient:
         self._settings = settings
         self._local = threading.local()
 
-    def _session(self, fresh: bool) -> requests.Session:
-        now = time.monotonic()
-        session = getattr(self._local, "session", None)
-        if session is not None and not fresh and now - self._local.born < OLDEST_CONNECTION:
-            found: requests.Session = session
-            return found
-        if session is not None:
-            session.close()
-        self._local.session, self._local.born = self._make_session(), now
-        made: requests.Session = self._local.session
+    def _kept(self, fresh: bool) -> _Kept:
+        kept: _Kept | None = getattr(self._local, "kept", None)
+        if kept is not None and not fresh and time.monotonic() - kept.born < OLDEST_CONNECTION:
+            return kept
+        if kept is not None:
+            kept.session.close()
+        made = self._local.kept = _Kept(self._make_session(), self._settings)
         return made
 
     def _make_session(self) -> requests.Session:
         settings, session = self._settings, requests.Session()
         session.trust_env = False
         session.headers.clear()
-        session.headers["User-Agent"] = USER_AGENT
         session.verify = (str(settings.ca_file) if settings.ca_file else True) if settings.verify_tls else False
         if settings.client_cert:
             session.cert = (
@@ -88,38 +108,49 @@ class HecClient:
         path: str = EVENT_PATH, fresh: bool = False,
     ) -> Reply:  # fmt: skip
         """One POST; never raises for what the network does. A stale idle connection is replaced once, silently."""
-        headers = {"Authorization": f"Splunk {token}", "Content-Type": "application/json"}
+        body = gzip(pieces) if compress else b"".join(pieces)
+        return self.send(url, token, body, compressed=compress, channel=channel, path=path, fresh=fresh)
+
+    def send(
+        self, url: str, token: str, body: bytes, *, compressed: bool, channel: str = "", path: str = EVENT_PATH,
+        fresh: bool = False,
+    ) -> Reply:  # fmt: skip
+        """As `post`, with the body as it goes out."""
+        headers = {"User-Agent": USER_AGENT, "Authorization": f"Splunk {token}", "Content-Type": "application/json"}
         if channel:
             headers["X-Splunk-Request-Channel"] = channel
-        if compress:
-            body = gzip(pieces)
+        if compressed:
             headers["Content-Encoding"] = "gzip"
-        else:
-            body = b"".join(pieces)
-        return self._send("POST", url.rstrip("/") + path, headers, body, fresh)
+        return self._call("POST", url.rstrip("/") + path, headers, body, fresh)
 
     def get(self, url: str, path: str = HEALTH_PATH) -> Reply:
         """One GET."""
-        return self._send("GET", url.rstrip("/") + path, {}, b"", fresh=False)
+        return self._call("GET", url.rstrip("/") + path, {"User-Agent": USER_AGENT}, None, fresh=False)
 
-    def _send(self, method: str, url: str, headers: dict[str, str], body: bytes, fresh: bool) -> Reply:
-        settings = self._settings
+    def _call(self, method: str, url: str, headers: dict[str, str], body: bytes | None, fresh: bool) -> Reply:
         try:
-            with self._session(fresh).request(
-                method, url, data=body, headers=headers, timeout=(settings.connect_timeout, settings.timeout),
-                allow_redirects=False, stream=True,
-            ) as answer:  # fmt: skip
-                read = answer.raw.read(LONGEST_ANSWER, decode_content=True)
-                answer.raw.read(LONGEST_ANSWER)
-                return Reply(answer.status_code, dict(answer.headers), read)
+            kept = self._kept(fresh)
+            line, asked = kept.line(url)
+            jar = kept.session.cookies
+            if len(jar) and (cookies := requests.cookies.get_cookie_header(jar, asked)):  # type: ignore[no-untyped-call]
+                headers["Cookie"] = cookies
+            answer = line.call(method, line.target, headers, body)
+            try:
+                if "Set-Cookie" in answer.headers:  # a balancer's, for sticky sessions
+                    requests.cookies.extract_cookies_to_jar(jar, asked, answer)  # type: ignore[no-untyped-call]
+                read = answer.read(LONGEST_ANSWER, decode_content=True)
+                answer.read(LONGEST_ANSWER)
+                return Reply(answer.status, dict(answer.headers), read)
+            finally:
+                answer.close()  # what was read to its end has given its connection back before
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             return Reply(failure=classify(error), text=plain(error))
 
     def close(self) -> None:
         """This thread's connections."""
-        session = getattr(self._local, "session", None)
-        if session is not None:
-            session.close()
+        kept: _Kept | None = getattr(self._local, "kept", None)
+        if kept is not None:
+            kept.session.close()
 
 
 def environment_proxies(urls: Sequence[str]) -> dict[str, str]:
@@ -134,17 +165,17 @@ def classify(error: BaseException) -> Failure:
     text = " ".join(str(one) for one in chain)
     if any(isinstance(one, socket.gaierror) for one in chain) or "NameResolutionError" in text:
         return Failure.DNS
-    if any(isinstance(one, requests.exceptions.ProxyError) for one in chain):
+    if any(isinstance(one, urllib3.exceptions.ProxyError) for one in chain):
         return Failure.PROXY
     tls = [one for one in chain if isinstance(one, ssl.SSLError | urllib3.exceptions.SSLError)]
     if tls:
         return _classify_tls(chain, text)
     if any(
-        isinstance(one, requests.ConnectTimeout | urllib3.exceptions.NewConnectionError | ConnectionRefusedError)
+        isinstance(one, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.NewConnectionError | ConnectionRefusedError)
         for one in chain
     ):
         return Failure.CONNECT
-    if any(isinstance(one, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError) for one in chain):
+    if any(isinstance(one, urllib3.exceptions.ReadTimeoutError | TimeoutError) for one in chain):
         return Failure.TIMEOUT
     if any(isinstance(one, BrokenPipeError) for one in chain):
         return Failure.SEND

@@ -14,9 +14,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from aliyun.log import LogClient
@@ -25,6 +24,7 @@ from aliyun.log.credentials import Credentials as SdkCredentials
 
 from worker import cursor as cursors
 from worker.credentials import Credentials
+from worker.line import Asked, Line
 from worker.settings import SourceSettings
 from worker.sls_address import choose_proxies, is_address, is_loopback
 from worker.sls_answer import RawPull, as_expected, parse_json, parse_pull, read_body, refusal, unreachable
@@ -121,11 +121,21 @@ class SlsClient(LogClient):
         adapter = type(session.get_adapter("https://"))
         for scheme in ("http://", "https://"):
             session.mount(scheme, adapter(pool_connections=2, pool_maxsize=max(threads, 2), max_retries=0))
-        session.trust_env = False
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         self._verify: str | bool = str(self._settings.ca_file) if self._settings.ca_file else bundle or True
         self._proxies = choose_proxies(self._settings.proxy, self._logHost)
+        self._lines: dict[str, Line] = {}
+
+    def _line(self, origin: str) -> Line:
+        """To a project; found once. Cookies are neither taken nor sent."""
+        line = self._lines.get(origin)
+        if line is None:
+            connect, read = self._timeout
+            line = self._lines[origin] = Line(
+                self._session, Asked("GET", f"{origin}/"), verify=self._verify, proxies=self._proxies,
+                connect_timeout=connect, timeout=read,
+            )  # fmt: skip
+        return line
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -145,8 +155,9 @@ class SlsClient(LogClient):
         prefix = "" if self._isRowIp or not project else f"{project}."
         query = dict(params)
         self._auth.sign_request(method, resource, query, signed, data, compute_content_hash=compute_content_hash)
-        url = f"{self.http_type}{prefix}{self._endpoint}{resource}"
-        status, content, found = self._exchange(method, url, query, data, signed)
+        origin = f"{self.http_type}{prefix}{self._endpoint}"
+        target = quote(resource, safe="/%") + (f"?{urlencode(query)}" if query else "")
+        status, content, found = self._exchange(method, origin, target, data, signed)
         if status != 200:
             raise refusal(status, content, found)
         if respons_body_type != "json":
@@ -154,18 +165,18 @@ class SlsClient(LogClient):
         return parse_json(content), found
 
     def _exchange(
-        self, method: str, url: str, params: Any, body: Any, headers: dict[str, str]
+        self, method: str, origin: str, target: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes, dict[str, str]]:
         headers["User-Agent"] = self._user_agent
         until = time.monotonic() + self.deadline
         try:
-            answer = self._session.request(
-                method, url, params=params, data=body, headers=headers, timeout=self._timeout, stream=True,
-                allow_redirects=False, verify=self._verify, proxies=self._proxies,
-            )  # fmt: skip
-            with answer:
+            line = self._line(origin)
+            answer = line.call(method, line.target.removesuffix("/") + target, headers, body)
+            try:
                 found = {name.lower(): value for name, value in answer.headers.items()}
-                return answer.status_code, read_body(answer.raw, found, until), found
+                return answer.status, read_body(answer, found, until), found
+            finally:
+                answer.close()  # what was read to its end has given its connection back before
         except SlsError:
             raise
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:  # requests' errors are OSErrors
