@@ -35,7 +35,8 @@ def run(given: Given) -> list[Figure]:
 
 
 def measure(
-    name: str, work: Path, megabytes: int, *, encoder: str = "compiled", codec: str = "zstd", routes: tuple[RouteSettings, ...] = (),
+    name: str, work: Path, megabytes: int, *, encoder: str = "compiled", codec: str = "zstd",
+    routes: tuple[RouteSettings, ...] = (),
     generator: dict[str, Any] | None = None, hec_options: tuple[str, ...] = (), **hec: Any,
 ) -> list[str]:  # fmt: skip
     """CPU of the sender's process from its start to the last ack."""
@@ -64,7 +65,15 @@ def measure(
         remote.stop()
         del os.environ["SLS_SIEM_ENCODER"]
     requests = sum(stats["answers"].values())
-    return [name, f"{raw / MB:.0f}", f"{wall:.1f}", f"{spent:.2f}", f"{raw / MB / spent:.0f}", f"{requests}", f"{stats['bytes'] / MB:.0f}"]
+    return [
+        name,
+        f"{raw / MB:.0f}",
+        f"{wall:.1f}",
+        f"{spent:.2f}",
+        f"{raw / MB / spent:.0f}",
+        f"{requests}",
+        f"{stats['bytes'] / MB:.0f}",
+    ]
 
 
 def pulls(size: int, codec: str, options: dict[str, Any]) -> Iterator[Pull]:
@@ -74,7 +83,23 @@ def pulls(size: int, codec: str, options: dict[str, Any]) -> Iterator[Pull]:
     while made < size:
         groups = generator.data(max_bytes=min(PULL, size - made))
         raw = b"".join(map(frame, groups))
-        body = {"lz4": lambda b: lz4.block.compress(b, store_size=False), "zstd": lambda b: zstd.compress(b, 1)}[codec](raw)
-        yield Pull(key, 1, "s", codec, len(raw), cursor, cursor + len(groups), len(groups), False, False, time.time(), time.time(), body)
+        body = {"lz4": lambda b: lz4.block.compress(b, store_size=False), "zstd": lambda b: zstd.compress(b, 1)}[codec](
+            raw
+        )
+        yield Pull(
+            key,
+            1,
+            "s",
+            codec,
+            len(raw),
+            cursor,
+            cursor + len(groups),
+            len(groups),
+            False,
+            False,
+            time.time(),
+            time.time(),
+            body,
+        )
         cursor += len(groups)
         made += len(raw)

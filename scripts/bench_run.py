@@ -4,6 +4,8 @@
     scripts/bench whole drain ...     only these
 
 whole     end to end: SLS emulator → consumers → spool → senders → HEC emulator, both encoders
+stages    what each step costs, one after the other
+drain     a sender alone on a full lane
 spool     a durable put against append + fdatasync of the same bytes
 encode    the encoders against the SDK's walk and upb + orjson
 start     start-up time of the command line, memory and CPU of an idle house
@@ -24,6 +26,7 @@ from scripts.bench_tools import Figure, Given, machine, table
 #: In the order of the report. Each module has `run(given) -> list[Figure]`.
 PARTS = {
     "whole": "scripts.bench_whole",
+    "stages": "scripts.bench_stages",
     "drain": "scripts.bench_drain",
     "spool": "scripts.bench_spool",
     "encode": "scripts.bench_encode",

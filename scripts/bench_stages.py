@@ -41,9 +41,9 @@ class Clock:
         self.spent: dict[str, float] = {}
         self.calls: dict[str, int] = {}
 
-    def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+    def __call__(self, name: str, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
         began = time.process_time()
-        found = work()
+        found = work(*given, **named)
         self.spent[name] = self.spent.get(name, 0.0) + time.process_time() - began
         self.calls[name] = self.calls.get(name, 0) + 1
         return found
@@ -92,27 +92,33 @@ def steps(work: Path, emulated_sls: Remote, emulated_hec: Remote) -> tuple[Clock
     encoder, key = Encoder(Router((), hec)), ShardKey("p", "l", "g", "", 0, 1)
     intake, cursor, raw = Intake(key, "s"), client.get_cursor_at(0, "begin"), 0
     while True:
-        pulled = clock("pull", lambda: client.pull_raw(0, cursor, 1000, codec="zstd"))
+        pulled = clock("pull", client.pull_raw, 0, cursor, 1000, codec="zstd")
         if not pulled.groups:
             break
-        pull: Pull = clock("verify", lambda: intake.accept(pulled, cursor, 1, first=True))
+        pull: Pull = clock("verify", intake.accept, pulled, cursor, 1, first=True)
         cursor = pulled.next
         raw += pull.raw_size
-        clock("put", lambda: writer.put([pull]))
-        (batch,) = clock("read", lambda: reader.read(0, 64, 8 << 20))
-        plain = clock("decompress", lambda: open_pull(batch.pulls[0]))
-        encoded = clock("encode", lambda: encoder.encode(batch.pulls[0], plain))
-        job = BatchWork(lane.name, batch)
-        requests = clock("pack", lambda: pack(Piece(job, encoded, 0, 0, len(encoded)), hec.max_request_bytes))
-        for request in requests:
-            body = clock("gzip", lambda: gzip([piece.view for piece in request.pieces]))
-            sent = clock("post", lambda: post.send(hec.urls[0], hec.token, body, compressed=True))
-            assert sent.status == 200, sent
-            clock("settle", lambda: [piece.work.accept(piece.encoded, piece.first, piece.count) for piece in request.pieces])
-        clock("ack", lambda: reader.ack([batch]))
+        clock("put", writer.put, [pull])
+        (batch,) = clock("read", reader.read, 0, 64, 8 << 20)
+        plain = clock("decompress", open_pull, batch.pulls[0])
+        encoded = clock("encode", encoder.encode, batch.pulls[0], plain)
+        whole = Piece(BatchWork(lane.name, batch), encoded, 0, 0, len(encoded))
+        for request in clock("pack", pack, whole, hec.max_request_bytes):
+            body = clock("gzip", gzip, [piece.view for piece in request.pieces])
+            sent = clock("post", post.send, hec.urls[0], hec.token, body, compressed=True)
+            if sent.status != 200:
+                raise RuntimeError(f"the emulator refuses: {sent}")
+            clock("settle", settle, request)
+        clock("ack", reader.ack, [batch])
     for one in (reader, writer, spool, client):
         one.close()
     return clock, raw
+
+
+def settle(request: Request) -> None:
+    """Splunk has them."""
+    for piece in request.pieces:
+        piece.work.accept(piece.encoded, piece.first, piece.count)
 
 
 def pack(piece: Piece, limit: int) -> list[Request]:

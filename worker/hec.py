@@ -171,7 +171,9 @@ def classify(error: BaseException) -> Failure:
     if tls:
         return _classify_tls(chain, text)
     if any(
-        isinstance(one, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.NewConnectionError | ConnectionRefusedError)
+        isinstance(
+            one, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.NewConnectionError | ConnectionRefusedError
+        )
         for one in chain
     ):
         return Failure.CONNECT
