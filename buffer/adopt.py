@@ -21,7 +21,7 @@ import orjson
 
 from buffer import outside
 from buffer.checks import check_format, check_index, write_durably
-from buffer.database import classify, open_cache, sync_directory
+from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.lane import ADOPTED, add, nothing, refuse_half_made, take_lock
 from buffer.rebuild import rebuild
@@ -221,7 +221,7 @@ def _settle_index(lane: Path) -> None:
         rebuild(lane, str(error), nothing)
     cache = open_cache(lane)
     try:
-        with cache._transact() as (sql, _):
+        with transact(cache) as sql:
             kept = (
                 "('waiting_groups', 'waiting_batches', 'waiting_bytes', 'letters_sequence', 'letters', 'letters_held',"
             )

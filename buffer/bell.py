@@ -1,4 +1,5 @@
-"""A FIFO that wakes the reader when the writer has put something. A lost ring costs a second: the reader polls too."""
+"""A FIFO that wakes the reader when the writer has put something. A lost ring costs a second: the reader polls too,
+so a bell that cannot ring is never an error."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ class Bell:
 
     def ring(self) -> None:
         """Wake the reader; a full FIFO has already been rung."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             os.write(self.fd, b".")
 
     def drain(self) -> None:
         """Forget the rings so far."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             while os.read(self.fd, 4096):
                 pass
 

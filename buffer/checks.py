@@ -8,6 +8,7 @@ from pathlib import Path
 
 from buffer import outside
 from buffer.database import sync_directory
+from buffer.disk import write_all
 from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
 from buffer.lane import refuse_half_made
 from buffer.settings import SpoolSettings
@@ -42,7 +43,7 @@ def write_durably(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(file, text.encode())
+        write_all(file, [text.encode()])
         os.fsync(file)
     finally:
         os.close(file)

@@ -7,7 +7,7 @@ our own is refused (CVE-2025-69872).
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,11 +69,8 @@ class DurableDisk(Disk):  # type: ignore[misc]
         return size
 
     def _discard(self, name: str) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the sweep will find it
             os.unlink(name, dir_fd=self._folder)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                return  # the sweep will find it
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> bytes:
         if mode != MODE_BINARY or filename is None or read or value is not None:
@@ -85,11 +82,9 @@ class DurableDisk(Disk):  # type: ignore[misc]
         return Path(self._directory, filename).read_bytes()
 
     def remove(self, file_path: str) -> None:
-        """Unlink; gone already is fine. The name was durable, so what a crash leaves is swept."""
-        try:
+        """Unlink; what cannot be unlinked is swept later: no row names it any more."""
+        with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._directory, file_path))  # noqa: PTH108, PTH118 - hot path
-        except FileNotFoundError:
-            return
 
     def close(self) -> None:
         """Give back the directory."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from buffer.checks import check_index
-from buffer.database import open_cache, sync_directory
+from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.errors import SpoolDamaged
 from buffer.lane import ADOPTED, add, take_lock
 from buffer.rebuild import rebuild
@@ -16,14 +17,17 @@ from buffer.rebuild import rebuild
 def empty_adopted(lane: Path, beat: Callable[[], None]) -> None:
     """What was taken over goes from the index and from the disk; positions stay, and the mark goes last."""
     try:
-        check_index(lane)
-        _empty_index(lane)
-        _empty_folder(lane / "v", beat)
-    except SpoolDamaged as error:
-        _empty_folder(lane / "v", beat)
-        rebuild(lane, str(error), beat)
-    (lane / ADOPTED).unlink()
-    sync_directory(lane)
+        try:
+            check_index(lane)
+            _empty_index(lane)
+            _empty_folder(lane / "v", beat)
+        except SpoolDamaged as error:
+            _empty_folder(lane / "v", beat)
+            rebuild(lane, str(error), beat)
+        (lane / ADOPTED).unlink()
+        sync_directory(lane)
+    except (sqlite3.Error, OSError) as error:
+        raise classify(error, f"emptying the adopted lane {lane.name}") from error
 
 
 def _empty_index(lane: Path) -> None:
@@ -31,7 +35,7 @@ def _empty_index(lane: Path) -> None:
     try:
         cache = open_cache(lane)
         try:
-            with cache._transact() as (sql, _):
+            with transact(cache) as sql:
                 found = dict(sql("SELECT name, sum(value) FROM counter GROUP BY name").fetchall())
                 for table in ("batch", "held", "dead", "Cache"):
                     sql(f"DELETE FROM {table}")

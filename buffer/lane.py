@@ -24,7 +24,7 @@ import structlog
 
 from buffer.bell import Bell
 from buffer.budget import allocated
-from buffer.database import classify, open_cache
+from buffer.database import classify, open_cache, transact
 from buffer.disk import DurableDisk
 from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
 from buffer.settings import SpoolSettings
@@ -62,17 +62,24 @@ class Lane:
     @classmethod
     def open(cls, directory: Path, settings: SpoolSettings, *, beat: Callable[[], None] = nothing) -> Self:
         """Take the lock without waiting, then open. Raises SpoolLocked, SpoolDamaged, SpoolFull or SpoolUnusable."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = take_lock(directory / cls.lock_name)
         try:
-            beat()
-            refuse_half_made(directory)
-            refuse_adopted(directory)
-            lane = cls(directory, settings, open_cache(directory), lock)
-            lane._opened(beat)
-        except BaseException:
-            os.close(lock)
-            raise
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = take_lock(directory / cls.lock_name)
+            try:
+                beat()
+                refuse_half_made(directory)
+                refuse_adopted(directory)
+                lane = cls(directory, settings, open_cache(directory), lock)
+            except BaseException:
+                os.close(lock)
+                raise
+            try:
+                lane._opened(beat)
+            except BaseException:
+                lane.close()
+                raise
+        except OSError as error:
+            raise classify(error, f"lane {directory.name}") from error
         return lane
 
     @classmethod
@@ -80,7 +87,10 @@ class Lane:
         """Beside the one who has the lock: only for single transactions of an operator's."""
         refuse_half_made(directory)
         refuse_adopted(directory)
-        return cls(directory, settings, open_cache(directory), os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            return cls(directory, settings, open_cache(directory), os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise classify(error, f"lane {directory.name}") from error
 
     def _opened(self, beat: Callable[[], None]) -> None:
         """What a side does once it is open."""
@@ -96,11 +106,11 @@ class Lane:
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """One top-level transaction of diskcache's; its errors and SQLite's leave as ours."""
+        """One top-level transaction; SQLite's errors leave as ours."""
         try:
-            with self._cache._transact() as (sql, _cleanup):
+            with transact(self._cache) as sql:
                 yield sql
-        except (sqlite3.Error, diskcache.Timeout, OSError) as error:
+        except (sqlite3.Error, OSError) as error:
             raise classify(error, what) from error
 
     def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

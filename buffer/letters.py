@@ -72,9 +72,12 @@ class Letters(Lane):
 
     def _set_letters_aside(self, file: str, why: str) -> None:
         source, target = self.directory / file, self.directory / "damaged" / Path(file).name
-        if source.exists() and not target.exists():
-            os.link(source, target)
-            sync_directory(target.parent)
+        try:
+            if source.exists() and not target.exists():
+                os.link(source, target)
+                sync_directory(target.parent)
+        except OSError as error:
+            raise classify(error, "damaged dead letters") from error
         ids = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE file = ?", file)]
         with self.transaction("damaged dead letters") as sql:
             sql("DELETE FROM dead WHERE file = ?", (file,))

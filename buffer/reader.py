@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from buffer import body
+from buffer.checks import write_durably
 from buffer.database import classify, sync_directory
 from buffer.disk import write_all
 from buffer.errors import SpoolDamaged
@@ -67,7 +68,7 @@ class LaneReader(Letters):
         name = Path(file).name
         folder = self.directory / "damaged"
         try:
-            (folder / f"{name}.json").write_bytes(note)
+            write_durably(folder / f"{name}.json", note.decode())
             if (self.directory / file).exists():
                 os.link(self.directory / file, folder / name)
             sync_directory(folder)
@@ -125,15 +126,16 @@ class LaneReader(Letters):
             described = body.describe_pull(pull) | {"why": why}
             pieces = body.pack(body.BATCH, batch.id, time.time(), [described], [pull.body])
             path = self.directory / "damaged" / f"{batch.id}-{place}.val"
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                write_all(file, pieces)
-                os.fsync(file)
+                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                try:
+                    write_all(file, pieces)
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+                sync_directory(path.parent)
             except OSError as error:
                 raise classify(error, "a body set aside") from error
-            finally:
-                os.close(file)
-            sync_directory(path.parent)
 
     def bell(self) -> int:
         """The FIFO to select on; `quiet` drains it."""

@@ -7,6 +7,7 @@ and not yet unlinked may be delivered again, with the same ids. Dead letters com
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,9 @@ import structlog
 
 from buffer import body, outside, states
 from buffer.budget import allocated
-from buffer.database import classify, open_cache, sync_directory
+from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.errors import SpoolDamaged
-from buffer.lane import REBUILDING, add, insert_batch, name_file, save_position, take_lock
+from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, save_position, take_lock
 from buffer.letters import insert_letters
 from buffer.values import Position, ShardKey
 
@@ -28,7 +29,17 @@ _STEP = 1000
 
 
 def rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[ShardKey, int] | None = None) -> None:
-    """Move the index to damaged/, read every body, insert what it says. `epochs`: the highest of each key elsewhere."""
+    """Move the index to damaged/, read every body, insert what it says. `epochs`: the highest of each key elsewhere.
+
+    Raises SpoolLocked, SpoolFull or SpoolUnusable; cut short, it is begun again by the next start.
+    """
+    try:
+        _rebuild(lane, why, beat, epochs or {})
+    except (sqlite3.Error, OSError) as error:
+        raise classify(error, f"rebuilding the index of lane {lane.name}") from error
+
+
+def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[ShardKey, int]) -> None:
     locks = [take_lock(lane / name) for name in ("writer.lock", "reader.lock")]
     try:
         _mark(lane / REBUILDING)
@@ -36,9 +47,9 @@ def rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Shar
         cache = open_cache(lane)
         try:
             batches, letters, known = _insert_all(lane, cache, beat)
-            with cache._transact() as (sql, _):
-                for key in sorted(known.keys() | (epochs or {}).keys()):
-                    epoch = max(known.get(key, 0), (epochs or {}).get(key, 0))
+            with transact(cache) as sql:
+                for key in sorted(known.keys() | epochs.keys()):
+                    epoch = max(known.get(key, 0), epochs.get(key, 0))
                     save_position(sql, key, Position(epoch + 1, None, None))
                 add(sql, "rebuilt", 1)
         finally:
@@ -59,8 +70,10 @@ def known_epochs(spool: Path) -> dict[ShardKey, int]:
     found: dict[ShardKey, int] = {}
     for lane in outside.lane_directories(spool):
         try:
+            refuse_half_made(lane)
             with outside.connection(lane) as db:
-                rows = db.execute("SELECT key, epoch FROM position").fetchall() if db else []
+                made = db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'position'").fetchone()
+                rows = db.execute("SELECT key, epoch FROM position").fetchall() if db and made else []
         except SpoolDamaged:
             continue
         for text, epoch in rows:
@@ -77,7 +90,7 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
     names = [entry.name for entry in os.scandir(lane / "v")]
     for start in range(0, len(names), _STEP):
         beat()
-        with cache._transact() as (sql, _):
+        with transact(cache) as sql:
             for name, found in _sound(lane, names[start : start + _STEP], sql):
                 if found.kind == body.BATCH:
                     insert_batch(
@@ -93,11 +106,11 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
     for start in range(0, len(later), _STEP):
         later.sort()
         beat()
-        with cache._transact() as (sql, _):
+        with transact(cache) as sql:
             for name, found in _sound(lane, [name for _, name in later[start : start + _STEP]], sql):
                 letters += _insert_later(sql, cache, name, found)
     if later:
-        with cache._transact() as (sql, _):
+        with transact(cache) as sql:
             _drop_empty(sql)
             sql("INSERT OR REPLACE INTO counter VALUES ('letters_sequence', '', ?)", (later[-1][0],))
     return batches, letters, epochs

@@ -54,12 +54,12 @@ class LaneWriter(Lane):
 
     def _abandoned(self, entry: os.DirEntry[str]) -> bool:
         """Batches are this side's alone. Letters are written beside it at any time: a young one is about to be named."""
-        if entry.stat().st_mtime < time.time() - _YOUNG:
-            return True
         try:
+            if entry.stat().st_mtime < time.time() - _YOUNG:
+                return True
             kind = body.kind_of(Path(entry.path))
         except OSError:
-            return False
+            return False  # gone meanwhile, or not to be judged now
         return kind == body.BATCH or (kind is None and not self._reader_alive())
 
     def _reader_alive(self) -> bool:

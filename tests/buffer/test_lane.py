@@ -309,7 +309,7 @@ def test_the_budget_stops_at_95_percent_and_goes_on_at_85(tmp_path: Path) -> Non
 def test_diskcache_is_the_one_we_know() -> None:
     """The private names that are used: a new version is looked at before it is taken."""
     assert diskcache.__version__ == "5.6.3"
-    for name in ("_transact", "_row_insert", "_sql", "_con", "_disk", "disk"):
+    for name in ("_row_insert", "_sql", "_sql_retry", "_con", "_disk", "disk"):
         assert hasattr(diskcache.Cache, name) or name == "_disk", name
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CALLS = (
-    "openat,open,creat,mkdir,mkdirat,write,pwrite64,writev,pwritev,ftruncate,fallocate,"
+    "openat,open,creat,mkdir,mkdirat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,fallocate,"
     "fsync,fdatasync,unlink,unlinkat,rename,renameat,renameat2,rmdir"
 )
 _LINE = re.compile(r"^(\d+) +(.*)$")
@@ -160,7 +160,7 @@ class Disk:
         elif path in self._live:
             self._live[path].pending.append(Operation("write", at=int(call.arguments.rsplit(",", 1)[1]), data=data))
 
-    _do_pwritev = _do_pwrite64
+    _do_pwritev = _do_pwritev2 = _do_pwrite64
 
     def _do_ftruncate(self, call: Call) -> None:
         path = self._fd_path(call)

@@ -19,7 +19,7 @@ from pathlib import Path
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
-from buffer.values import DeadLetter, Pull, ShardKey, Tally
+from buffer.values import DeadLetter, Position, Pull, ShardKey, Tally
 from buffer.writer import LaneWriter
 
 GROUPS = 3
@@ -63,20 +63,22 @@ def letter(sls_id: str, state: str, tries: int = 1) -> DeadLetter:
 
 
 class Marks:
-    """Lines in the recorder's own log, in order with the disk's writes."""
+    """Lines in the recorder's own log, in order with the disk's writes; or in a file, one after the other."""
 
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY)
+    def __init__(self, path: str, *, append: bool = False) -> None:
+        self._fd = os.open(path, os.O_WRONLY | (os.O_APPEND if append else 0))
 
     def __call__(self, *words: object) -> None:
-        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces.
-        os.pwrite(self._fd, (" ".join(map(str, words)) + "\n").encode(), 0)
+        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces (one opened to append appends all the same).
+        # By a system call that the spool never makes, so that an error injected into the spool's does not hit this one.
+        os.pwritev(self._fd, [(" ".join(map(str, words)) + "\n").encode()], 0)
 
 
 def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> None:
     """Puts of one to four pulls; now and then a checkpoint, a re-pull or a new epoch."""
-    epoch = dict.fromkeys(range(SHARDS), 1)
-    position = dict.fromkeys(range(SHARDS), 1000)
+    known = {shard: lane.position(key(shard)) for shard in range(SHARDS)}
+    epoch = {shard: found.epoch if found else 1 for shard, found in known.items()}
+    position = {shard: _goes_on_at(found) for shard, found in known.items()}
     for number in range(puts):
         pulls: list[Pull] = []
         for shard in chance.sample(range(SHARDS), chance.randint(1, SHARDS)):
@@ -102,14 +104,22 @@ def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> No
             mark("did", "epoch", shard, epoch[shard], position[shard])
 
 
-def drain(lane: LaneReader, chance: random.Random, mark: Marks, done: threading.Event, keep: int) -> None:
+def _goes_on_at(known: Position | None) -> int:
+    if known is None:
+        return 1000
+    return known.put if known.put is not None else known.checkpoint or 1000
+
+
+def drain(
+    lane: LaneReader, chance: random.Random, mark: Marks, done: threading.Event, keep: int, prefix: str = ""
+) -> None:
     """Acks, one or several batches at once, leaving the newest; buries and parks; releases and resends."""
     number = 0
     while True:
         finished = done.is_set()
         batches = lane.read(0, 6, 16 << 20)
         if len(batches) > keep:
-            number = settle(lane, batches[: chance.randint(1, len(batches) - keep)], number, chance, mark)
+            number = settle(lane, batches[: chance.randint(1, len(batches) - keep)], number, chance, mark, prefix)
         elif finished:
             return
         else:
@@ -118,12 +128,14 @@ def drain(lane: LaneReader, chance: random.Random, mark: Marks, done: threading.
             resend(lane, chance, mark)
 
 
-def settle(lane: LaneReader, batches: Sequence[object], number: int, chance: random.Random, mark: Marks) -> int:
+def settle(
+    lane: LaneReader, batches: Sequence[object], number: int, chance: random.Random, mark: Marks, prefix: str
+) -> int:
     """One ack, with what it buries."""
     letters = []
     for _ in range(chance.choice((0, 0, 1, 3))):
         number += 1
-        letters.append(letter(f"id{number}", chance.choice(("dead", "parked"))))
+        letters.append(letter(f"{prefix}id{number}", chance.choice(("dead", "parked"))))
     names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for b in batches for p in b.pulls]  # type: ignore[attr-defined]
     words = [*names, "|", *(f"{d.sls_id}:{d.state}:{d.tries}" for d in letters)]
     mark("will", "ack", *words)
