@@ -23,6 +23,7 @@ FROM_CHILDREN = {
     "lag_seconds": ("Age of the oldest log that is not pulled yet.", ("source", "shard")),
     "retention_left_seconds": ("Until SLS deletes the oldest log that is not pulled yet.", ("source", "shard")),
     "checkpoint_age_seconds": ("Since the shard's checkpoint was last saved.", ("source", "shard")),
+    "certificate_left_seconds": ("Until a certificate ends: an endpoint's, or `client`, ours.", ("endpoint",)),
     "shards_held": ("Shards that SLS has given to the child.", ("child",)),
 }
 HISTOGRAMS = {

@@ -21,7 +21,8 @@ PAUSING = {"disk": {"room"}, "memory": {"budget"}}
 #: What a hold of each kind means, in the words of somebody who was woken up for it.
 TITLES = {
     "endpoint": "Splunk does not take", "token": "Splunk refuses the token", "index": "Splunk refuses an index",
-    "route": "Splunk refuses nearly all events of a route", "dead": "the dead letters are full",
+    "route": "Splunk refuses nearly all events of a route", "payload": "an event is refused while others pass",
+    "dead": "the dead letters are full",
     "source": "SLS refuses us or does not answer", "disk": "no room on the disk", "memory": "the memory budget is used up",
 }  # fmt: skip
 

@@ -58,7 +58,7 @@ def test_every_link_between_documents_leads_somewhere() -> None:
 
 def test_every_hold_and_signal_has_its_line_for_the_operator() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    for kind in ("endpoint", "token", "index", "route", "dead", "source", "disk", "memory"):
+    for kind in ("endpoint", "token", "index", "route", "payload", "dead", "source", "disk", "memory"):
         assert f"| `{kind}` |" in text
     for signal in ("TERM", "HUP", "second TERM"):
         assert signal in text

@@ -17,7 +17,7 @@ DOORS = {
     "diskcache": re.compile(r"buffer/\w+\.py"),
     "aliyun": re.compile(r"worker/sls\.py"),
     "requests": re.compile(r"worker/hec\.py"),
-    "urllib3": re.compile(r"worker/(hec|sls|line)\.py"),
+    "urllib3": re.compile(r"worker/(hec|hec_connection|line|sls)\.py"),
     "pydantic": re.compile(r"supervisor/config\w*\.py"),
     "psutil": re.compile(r"supervisor/memory\.py"),
     "typer": re.compile(r"supervisor/cli\w*\.py"),

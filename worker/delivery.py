@@ -6,40 +6,47 @@ The one place that turns verdicts into deeds. It posts nothing itself: `start` h
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
-from buffer.values import DeadLetter
-from worker.acks import Acks, Channel
-from worker.decode import open_pull
-from worker.encode import letter_of
+from worker.acks import RESENDS, Channel
+from worker.confirm import Confirming, Submit
+from worker.encode import Encoder
 from worker.endpoint import Endpoint, choose
 from worker.hec import HecClient
-from worker.holds import Hold, Holds, Storm
 from worker.logs import get_logger
-from worker.pack import CAREFUL, Piece, Request, around, halves, split
+from worker.pack import Request, around, halves, split
+from worker.refusals import Refusals
 from worker.report import Report
 from worker.settings import HecSettings
-from worker.settle import BatchWork, LetterWork
-from worker.tokens import Tokens, mask
+from worker.tokens import Tokens
 from worker.verdict import Act, Reply, Verdict, judge
 
 log = get_logger()
 #: A 400/6 at event 0 of a body over this many bytes may be a cap on size, not a fault (Splunk Cloud).
 CAP_SUSPECT = 512 << 10
-INDEX_HINT = "add the index to the token's allowed indexes, or change the route and send HUP"
-ROUTE_HINT = "see `sls-siem dead ls` for Splunk's reason; mend the route and send HUP"
+#: Tries that a request may be refused by unknown hands, while others pass, before it is looked into.
+SUSPICIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that went out, and how."""
+
+    request: Request
+    endpoint: Endpoint
+    channel: Channel | None
+    token: str = field(repr=False)
 
 
 class Delivery:
-    """Queue, endpoints, holds and acknowledgements of one sender."""
+    """Queue and endpoints of one sender."""
 
-    def __init__(
-        self, settings: HecSettings, report: Report, submit: Callable[[Callable[[], Callable[[], None]]], None]
-    ) -> None:
+    def __init__(self, settings: HecSettings, report: Report, submit: Submit, encoder: Encoder) -> None:
         self._settings = settings
         self._report = report
         self._submit = submit
@@ -48,79 +55,147 @@ class Delivery:
         self.tokens = Tokens(settings)
         self.endpoints = [Endpoint(url, max_bytes=settings.max_request_bytes) for url in settings.urls]
         self.queue: deque[Request] = deque()
-        self.holds = Holds()
-        self.acks = Acks()
+        self.refusals = Refusals(settings, report, encoder)
+        self.holds = self.refusals.holds
+        self._confirming = Confirming(
+            settings, self.client, submit, delivered=self._confirmed, resend=self._resend, ended=self._ack_ended
+        )
+        self.acks = self._confirming.acks
         self.in_flight = 0
-        self._storms: dict[str, Storm] = {}
-        self._acking = dict.fromkeys(settings.urls, settings.ack == "required")
+        self.passed = 0
+        """Requests that were accepted."""
+        self._numbers = itertools.count(1)
+        self._acking: set[tuple[str, str]] = set()
+        """Endpoint and token where acknowledgement is wanted."""
 
     # sending
 
     def pump(self, now: float, limit: int) -> None:
         """Start what may be started."""
+        self.client.cut_overdue()
         while self.queue and self.in_flight < limit and self._window_open():
-            endpoint = choose(self.endpoints, now)
+            endpoint = choose([e for e in self.endpoints if self._may_take(e, self.queue[0], now)], now)
             if endpoint is None:
-                return
-            request = self.queue.popleft()
-            if request.bytes > endpoint.max_bytes and request.events > 1:
-                self.queue.extendleft(reversed(split(request, endpoint.max_bytes)))
+                break
+            request = self._take(endpoint)
+            sifted = None if request.gone else self.refusals.sift(request)
+            if sifted is None:
                 continue
-            self.start(request, endpoint)
-        self._poll_acks(now)
+            if sifted.bytes > endpoint.max_bytes and sifted.events > 1:
+                self.queue.extendleft(reversed(by_size(sifted, endpoint.max_bytes)))
+                continue
+            self.start(sifted, endpoint, now)
+        self._confirming.poll(now)
 
     def _window_open(self) -> bool:
         return self.acks.bytes < self._settings.max_unacked_bytes
 
-    def start(self, request: Request, endpoint: Endpoint) -> None:
+    def _may_take(self, endpoint: Endpoint, request: Request, now: float) -> bool:
+        token = self.tokens.resolve(request.token, endpoint.url)
+        if self._wants_ack(endpoint, token) and not self.acks.channel(endpoint.url, token, now).is_open():
+            return False
+        if endpoint.url in request.refused_at and not all(e.url in request.refused_at for e in self.endpoints):
+            return False
+        alone_fits = endpoint.max_bytes >= request.bytes or all(e.max_bytes < request.bytes for e in self.endpoints)
+        return request.events > 1 or alone_fits
+
+    def _take(self, endpoint: Endpoint) -> Request:
+        """The next; to probe an endpoint in trouble, the smallest that is under no suspicion."""
+        place = 0
+        if endpoint.trouble_since is not None:
+            place = min(range(len(self.queue)), key=lambda i: (self.queue[i].suspicions, self.queue[i].bytes))
+        request = self.queue[place]
+        del self.queue[place]
+        return request
+
+    def _wants_ack(self, endpoint: Endpoint, token: str) -> bool:
+        return self._settings.ack == "required" or (endpoint.url, token) in self._acking
+
+    def start(self, request: Request, endpoint: Endpoint, now: float) -> None:
         """Give it to the pool."""
         endpoint.begins()
         self.in_flight += 1
-        token = self.tokens.resolve(request.token)
-        channel = self.acks.channel(endpoint.url) if self._acking[endpoint.url] else None
-        compress = self._settings.gzip and endpoint.gzip and request.compress
-        fresh = request.tries > 0
+        request.number = request.number or next(self._numbers)
+        token = self.tokens.resolve(request.token, endpoint.url)
+        channel = self.acks.channel(endpoint.url, token, now) if self._wants_ack(endpoint, token) else None
+        if channel is not None:
+            channel.in_flight += 1
+        cookies = dict(channel.cookies) if channel is not None else None
+        compress = self._settings.gzip and endpoint.gzip
+        fresh = request.fresh
+        sent = Sent(request, endpoint, channel, token)
 
         def post() -> Callable[[], None]:
             began = time.monotonic()
             reply = self.client.post(
                 endpoint.url, token, [piece.view for piece in request.pieces], compress=compress,
-                channel=channel.id if channel else "", fresh=fresh,
+                channel=channel.id if channel else "", cookies=cookies, fresh=fresh,
             )  # fmt: skip
             took = time.monotonic() - began
-            return lambda: self.finish(request, endpoint, reply, channel, took)
+            return lambda: self.finish(sent, reply, took)
 
         self._submit(post)
 
-    def finish(self, request: Request, endpoint: Endpoint, reply: Reply, channel: Channel | None, took: float) -> None:
+    def finish(self, sent: Sent, reply: Reply, took: float) -> None:
         """The verdict, and what it does."""
+        request, endpoint, channel = sent.request, sent.endpoint, sent.channel
         endpoint.in_flight -= 1
         self.in_flight -= 1
-        verdict = judge(reply, events=request.events, wants_ack=channel is not None, now=time.time())
+        if channel is not None:
+            channel.in_flight -= 1
+        required = channel is not None and self._settings.ack == "required"
+        verdict = judge(reply, events=request.events, wants_ack=required, now=time.time())
         status = str(verdict.status) if reply.failure is None else reply.failure.value
         self._report.add("hec_requests_total", endpoint=endpoint.url, status=status, code=str(verdict.code))
         self._report.observe("hec_request_seconds", took)
+        if request.gone:  # a late acknowledgement came meanwhile
+            endpoint.probing = False
+            return
         if verdict.ambiguous:
             self._report.add("hec_possible_duplicates_total", request.events)
-        getattr(self, f"_on_{verdict.act.value}")(request, endpoint, verdict, channel)
+        if verdict.act is Act.ACCEPT:
+            self._on_accept(sent, verdict, reply)
+        else:
+            getattr(self, f"_on_{verdict.act.value}")(sent, verdict)
 
     # verdicts
 
-    def _on_accept(self, request: Request, endpoint: Endpoint, verdict: Verdict, channel: Channel | None) -> None:
-        self._works(endpoint)
-        if channel is not None and verdict.ack_id is not None:
-            again = self.acks.accepted(channel, verdict.ack_id, request, time.monotonic())
-            self.queue.extendleft(again)
+    def _on_accept(self, sent: Sent, verdict: Verdict, reply: Reply) -> None:
+        request, endpoint, channel = sent.request, sent.endpoint, sent.channel
+        self.passed += 1
+        endpoint.accepted(request.bytes)
+        if verdict.slow_down:
+            endpoint.slow_down()
+        if request.was_first_of:
+            endpoint.shrink(request.was_first_of)
+        if channel is None:
+            self._works(endpoint)
+            self.accepted(request)
             return
-        self.accepted(request)
+        if not endpoint.is_silent:
+            self._works(endpoint)
+        if verdict.ack_id is None:
+            self.accepted(request)
+            self._ack_ended(channel)
+        elif self.acks.session_moved(channel, reply.cookies):
+            self._send_again(channel, [*self.acks.close(channel), request], "its session moved to another indexer")
+        else:
+            again = self.acks.accepted(channel, verdict.ack_id, request, time.monotonic())
+            self._send_again(channel, again, "its ids began anew")
 
     def accepted(self, request: Request) -> None:
         """Splunk has them."""
+        request.gone = True
         for piece in request.pieces:
             piece.work.accept(piece.encoded, piece.first, piece.count)
-            for span in piece.encoded.spans_of(piece.first, piece.count) if self._storms else ():
-                if span.route in self._storms:
-                    self._storms[span.route].accepted(min(span.count, piece.count))
+            self.refusals.accepted(piece)
+
+    def _answers(self, endpoint: Endpoint) -> None:
+        """As Splunk does, if only to refuse an event."""
+        if endpoint.is_silent:
+            endpoint.probing = False
+        else:
+            self._works(endpoint)
 
     def _works(self, endpoint: Endpoint) -> None:
         if endpoint.trouble_since is not None:
@@ -131,18 +206,52 @@ class Delivery:
             )
         endpoint.works()
         self._report.release("endpoint", endpoint.url)
-        self._report.release("token", "default")
+        if not any(one.refuses_token for one in self.endpoints):
+            self._report.release("token", "default")
 
-    def _on_retry(self, request: Request, endpoint: Endpoint, verdict: Verdict, _channel: Channel | None) -> None:
-        self._trouble(endpoint, verdict)
+    def _on_retry(self, sent: Sent, verdict: Verdict) -> None:
+        looked_into = verdict.suspect and self._suspect(sent.request, verdict)
+        if not looked_into or sent.endpoint.trouble_since is not None:
+            self._trouble(sent.endpoint, verdict)
+        if not looked_into:
+            self._again(sent.request)
+
+    def _again(self, request: Request) -> None:
+        """The same once more, in its old place; a suspect one behind the others, so that they are not held up."""
         request.tries += 1
-        self.queue.appendleft(request)
+        request.fresh = True
+        place = 0
+        if request.suspicions > 1:
+            place = len(self.queue)
+        while place < len(self.queue) and 0 < self.queue[place].number < request.number:
+            place += 1
+        self.queue.insert(place, request)
+
+    def _suspect(self, request: Request, verdict: Verdict) -> bool:
+        """It may be these bytes. Where others pass all the while, it is halved, down to the one event, which is parked."""
+        if request.suspicions == 0:
+            request.passed_before = self.passed
+        request.suspicions += 1
+        others_pass = self.passed > request.passed_before
+        if request.suspicions < SUSPICIONS or not (others_pass or (request.events > 1 and not self.queue)):
+            return False
+        request.gone = True
+        if request.events == 1:
+            self.refusals.hold_payload(request, verdict)
+            return True
+        for half in halves(request):
+            half.suspicions, half.passed_before = SUSPICIONS - 2, self.passed
+            self.queue.append(half)
+        return True
 
     def _trouble(self, endpoint: Endpoint, verdict: Verdict) -> None:
         now = time.monotonic()
         endpoint.failed(now, random.random(), verdict.retry_after)
-        name = "default" if verdict.hold == "token" else endpoint.url
-        self._say("token" if verdict.hold == "token" else "endpoint", name, verdict, endpoint.next_try - now)
+        if verdict.slow_down:
+            endpoint.slow_down()
+        endpoint.refuses_token = verdict.hold == "token"
+        kind, name = ("token", "default") if endpoint.refuses_token else ("endpoint", endpoint.url)
+        self._say(kind, name, verdict, endpoint.next_try - now)
 
     def _say(self, kind: str, name: str, verdict: Verdict, wait: float) -> None:
         shown = f"{verdict.status}/{verdict.code}: {verdict.why}" if verdict.status else verdict.why
@@ -153,196 +262,132 @@ class Delivery:
             say = log.error if verdict.act is Act.HOLD else log.warning
             say("hold", kind=kind, name=name, error=shown, hint=verdict.hint)
 
-    def _on_hold(self, request: Request, endpoint: Endpoint, verdict: Verdict, channel: Channel | None) -> None:
-        if verdict.hold == "token" and request.token:
-            self.hold_token(request, verdict)
-            self._works(endpoint)
+    def _on_hold(self, sent: Sent, verdict: Verdict) -> None:
+        if verdict.hold == "token":
+            self._on_token(sent, verdict)
+        else:
+            self._on_retry(sent, verdict)
+
+    def _on_token(self, sent: Sent, verdict: Verdict) -> None:
+        """Another token of the file first, then the other endpoints, which may know it already; then wait."""
+        request, endpoint = sent.request, sent.endpoint
+        if not request.token:
+            if self.tokens.try_next(endpoint.url, sent.token):
+                endpoint.probing = False
+                self._again(request)
+            else:
+                self._on_retry(sent, verdict)
             return
-        self._on_retry(request, endpoint, verdict, channel)
+        self._answers(endpoint)
+        request.refused_at |= {endpoint.url}
+        if all(e.url in request.refused_at or e.trouble_since is not None for e in self.endpoints):
+            request.gone = True
+            self.refusals.hold_token(request, verdict)
+        else:
+            self._again(request)
 
-    def hold_token(self, request: Request, verdict: Verdict) -> None:
-        """A route's own token is refused: its events are parked, the others flow."""
-        hold = self._begin_hold("token", mask(request.token), verdict, verdict.hint)
-        for piece in request.singles():
-            self._bury(piece, verdict, "parked", hold)
+    def _on_again(self, sent: Sent, _verdict: Verdict) -> None:
+        sent.endpoint.probing = False
+        self._again(sent.request)
 
-    def _on_channel(self, request: Request, endpoint: Endpoint, verdict: Verdict, channel: Channel | None) -> None:
-        if self._settings.ack == "off" or request.tries > 2:
+    def _on_channel(self, sent: Sent, verdict: Verdict) -> None:
+        if sent.channel is not None:
+            self.acks.renew(sent.channel)
+        if verdict.no_channels:
+            self._on_retry(sent, verdict)
+        elif self._settings.ack == "off" or sent.request.tries > 2:
             hint = "the token wants acknowledgement: set hec.ack to auto, or turn useACK off in Splunk"
-            self._on_retry(request, endpoint, replace(verdict, hint=hint, hold="token", act=Act.HOLD), channel)
-            return
-        self._acking[endpoint.url] = True
-        self.acks.renew(endpoint.url)
-        endpoint.works()
-        request.tries += 1
-        self.queue.appendleft(request)
+            self._on_retry(sent, replace(verdict, hint=hint, hold="token", act=Act.HOLD))
+        else:
+            self._acking.add((sent.endpoint.url, sent.token))
+            sent.endpoint.probing = False
+            self._again(sent.request)
 
-    def _on_plain(self, request: Request, endpoint: Endpoint, verdict: Verdict, channel: Channel | None) -> None:
-        if not (endpoint.gzip and request.compress):
-            self._on_retry(request, endpoint, replace(verdict, hint="not even without gzip", hold="endpoint"), channel)
+    def _on_plain(self, sent: Sent, verdict: Verdict) -> None:
+        if not (sent.endpoint.gzip and self._settings.gzip):
+            self._on_retry(sent, replace(verdict, act=Act.HOLD, hint="not even without gzip", hold="endpoint"))
             return
-        endpoint.gzip = False
-        endpoint.works()
-        self.queue.appendleft(request)
+        sent.endpoint.gzip = False
+        self._answers(sent.endpoint)
+        self._again(sent.request)
 
-    def _on_split(self, request: Request, endpoint: Endpoint, verdict: Verdict, _channel: Channel | None) -> None:
-        endpoint.works()
+    def _on_split(self, sent: Sent, verdict: Verdict) -> None:
+        request, endpoint = sent.request, sent.endpoint
+        self._answers(endpoint)
         endpoint.shrink(request.bytes)
-        if request.events == 1:
-            self._refused(next(request.singles()), replace(verdict, why=f"too large for Splunk: {request.bytes} bytes"))
-            return
-        self.queue.extendleft(reversed(split(request, endpoint.max_bytes)))
+        if request.events > 1:
+            self.queue.extendleft(reversed(by_size(request, endpoint.max_bytes)))
+        elif any(other.max_bytes >= request.bytes for other in self.endpoints):
+            self._again(request)
+        else:
+            self._refused(request, replace(verdict, why=f"too large for Splunk: {request.bytes} bytes"))
 
-    def _on_isolate(self, request: Request, endpoint: Endpoint, verdict: Verdict, _channel: Channel | None) -> None:
+    def _on_isolate(self, sent: Sent, verdict: Verdict) -> None:
         """Only the verdict on a single event buries it."""
-        endpoint.works()
+        request = sent.request
+        self._answers(sent.endpoint)
         if request.events == 1:
-            self._refused(next(request.singles()), verdict)
+            self._refused(request, verdict)
             return
+        request.gone = True
         if verdict.number is None:
             self.queue.extendleft(reversed(halves(request)))
             return
-        if verdict.code == 6 and verdict.number == 0 and request.bytes > CAP_SUSPECT:
-            endpoint.shrink(request.bytes)
-            self.queue.extendleft(reversed(split(request, max(endpoint.max_bytes, CAREFUL))))
-            return
         suspect, before, after = around(request, verdict.number)
-        if self._settings.trust_prefix == "splunk":
+        if verdict.code == 6 and verdict.number == 0 and request.bytes > CAP_SUSPECT:
+            suspect.was_first_of = request.bytes
+        if (
+            self._settings.trust_prefix == "splunk" and sent.channel is None
+        ):  # with acknowledgement none would come for it
             for one in before:
                 self.accepted(one)
             before = []
-        else:
+        elif before:
             self._report.add("hec_possible_duplicates_total", sum(one.events for one in before))
         self.queue.extendleft(reversed([suspect, *before, *after]))
 
-    # events that Splunk refuses
-
-    def _refused(self, piece: Piece, verdict: Verdict) -> None:
-        span = piece.encoded.span(piece.first)
-        if verdict.code == 7:
-            self._wrong_index(piece, span.index, verdict)
-            return
-        storm = self._storms.setdefault(span.route, Storm())
-        if storm.refuse():
-            hold = self._begin_hold("route", span.route, verdict, ROUTE_HINT)
-            self._bury(piece, verdict, "parked", hold)
-        else:
-            self._bury(piece, verdict, "dead", None)
-
-    def _wrong_index(self, piece: Piece, index: str, verdict: Verdict) -> None:
-        settings = self._settings
-        if settings.on_incorrect_index == "fallback" and index != settings.fallback_index:
-            self.queue.appendleft(self._with_index(piece, index))
-        elif settings.on_incorrect_index == "hold":
-            hold = self._begin_hold("index", index, verdict, INDEX_HINT)
-            self._bury(piece, verdict, "parked", hold)
-        else:
-            self._bury(piece, verdict, "dead", None)
-
-    def _with_index(self, piece: Piece, index: str) -> Request:
-        import orjson
-
-        old, new = (b'"index":' + orjson.dumps(name) for name in (index, self._settings.fallback_index))
-        head, found, rest = bytes(piece.view).partition(b',"event":{')
-        changed = head.replace(old, new, 1) if index else head + b"," + new
-        span = piece.encoded.span(piece.first)
-        row, place = piece.encoded.locate(piece.first)
-        encoded = type(piece.encoded)(
-            data=changed + found + rest, spans=[replace(span, first=0, count=1, index=self._settings.fallback_index)],
-            head=piece.encoded.head, firsts=[-place], places=[row], cursors=[piece.encoded.cursor(piece.first)],
-        )  # fmt: skip
-        encoded.ends.append(len(encoded.data))
-        request = Request(span.token)
-        request.add(Piece(piece.work, encoded, piece.source, 0, 1))
-        return request
-
-    def _begin_hold(self, kind: str, name: str, verdict: Verdict, hint: str) -> Hold:
-        error = f"{verdict.status}/{verdict.code}: {verdict.why}"
-        is_new = f"{kind}:{name}" not in self.holds.active
-        hold = self.holds.begin(kind, name, time.monotonic(), error, hint)
-        if is_new:
-            log.error("hold", kind=kind, name=name, error=error, hint=hint)
-        return hold
-
-    def _bury(self, piece: Piece, verdict: Verdict, state: str, hold: Hold | None) -> None:
-        work = piece.work
-        key = hold.key if hold else ""
-        if isinstance(work, LetterWork):
-            work.bury(again(work.letter, verdict, state, key))
-            return
-        self.bury_event(work, piece, state, key, verdict)
-        if state == "dead":
-            log.error(
-                "event refused for good: dead letter", code=verdict.code, error=verdict.why, hint="sls-siem dead ls"
-            )
-
-    def bury_event(self, work: BatchWork, piece: Piece, state: str, hold: str, verdict: Verdict) -> None:
-        """One event of a batch to the dead letters."""
-        pull = work.batch.pulls[piece.source]
-        work.bury(
-            letter_of(
-                pull, open_pull(pull), piece.encoded, piece.first, status=verdict.status, code=verdict.code,
-                why=verdict.why, state=state, hold=hold, now=time.time(),
-            )
-        )  # fmt: skip
+    def _refused(self, request: Request, verdict: Verdict) -> None:
+        request.gone = True
+        self.queue.extendleft(self.refusals.refused(next(request.singles()), verdict))
 
     # acknowledgements
 
-    def _poll_acks(self, now: float) -> None:
-        for url, request in self.acks.expired(now, self._settings.ack_timeout):
-            self._resend(url, request)
-        for url, channel in self.acks.due(now):
-            channel.polling = True
-            self._submit(self._make_poll(url, channel))
-
-    def _make_poll(self, url: str, channel: Channel) -> Callable[[], Callable[[], None]]:
-        token = self.tokens.resolve(next(iter(channel.waiting.values())).request.token)
-        ids = list(channel.waiting)
-
-        def poll() -> Callable[[], None]:
-            import orjson
-
-            from worker.hec import ACK_PATH
-
-            body = orjson.dumps({"acks": ids})
-            reply = self.client.post(url, token, [body], compress=False, channel=channel.id, path=ACK_PATH)
-            return lambda: self._polled(channel, reply)
-
-        return poll
-
-    def _polled(self, channel: Channel, reply: Reply) -> None:
-        for request in self.acks.confirmed(channel, confirmed_ids(reply)):
+    def _confirmed(self, channel: Channel, request: Request) -> None:
+        endpoint = self._endpoint(channel)
+        if endpoint.is_silent:
+            self._works(endpoint)
+        if not request.gone:
             self.accepted(request)
-        self.acks.polled(channel, time.monotonic())
 
-    def _resend(self, url: str, request: Request) -> None:
-        from worker.acks import RESENDS
-
+    def _resend(self, channel: Channel, request: Request) -> None:
+        """None came in time. After two more it is the endpoint that is to blame."""
         request.resends += 1
         self._report.add("hec_possible_duplicates_total", request.events)
-        self.queue.appendleft(request)
-        if request.resends > RESENDS:
-            endpoint = next(e for e in self.endpoints if e.url == url)
+        endpoint = self._endpoint(channel)
+        if request.resends > RESENDS or endpoint.is_silent:
+            endpoint.is_silent = True
             hint = "acknowledgements never arrive: sticky sessions at the load balancer?"
             self._trouble(endpoint, Verdict(Act.HOLD, 200, 0, "no acknowledgement in time", hint, "endpoint"))
+        self._again(request)
+
+    def _send_again(self, channel: Channel, requests: Iterable[Request], why: str) -> None:
+        again = list(requests)
+        if again:
+            log.warning("sent again on a new ack channel", endpoint=channel.url, requests=len(again), why=why)
+        for request in again:
+            self._resend(channel, request)
+
+    def _ack_ended(self, channel: Channel) -> None:
+        """The token acknowledges no more. What was not confirmed is sent again; with `required` it is a hold."""
+        if self._settings.ack != "required":
+            self._acking.discard((channel.url, channel.token))
+        self._send_again(channel, self.acks.close(channel), "the token's acknowledgement was turned off")
+
+    def _endpoint(self, channel: Channel) -> Endpoint:
+        return next(e for e in self.endpoints if e.url == channel.url)
 
 
-def confirmed_ids(reply: Reply) -> list[int]:
-    """The ids an answer says true of; anything else says nothing."""
-    import orjson
-
-    if reply.failure is not None or reply.status != 200:
-        return []
-    try:
-        found = orjson.loads(reply.body)["acks"]
-        return [int(name) for name, value in found.items() if value is True]
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
-        return []
-
-
-def again(letter: DeadLetter, verdict: Verdict, state: str, hold: str) -> DeadLetter:
-    """A dead letter after one try more."""
-    return replace(
-        letter, state=state, hold=hold, tries=letter.tries + 1, status=verdict.status, code=verdict.code,
-        text=verdict.why[:500], time=time.time(),
-    )  # fmt: skip
+def by_size(request: Request, limit: int) -> list[Request]:
+    """Requests of at most `limit` bytes instead of it."""
+    request.gone = True
+    return split(request, limit)

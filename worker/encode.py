@@ -11,7 +11,7 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from buffer.values import DeadLetter, Pull
@@ -193,11 +193,14 @@ class Encoder:
         encoded.spans = [Span(first, count, *names[kind]) for first, count, kind in found[4]]
         return encoded
 
-    def encode_letter(self, letter: DeadLetter) -> Encoded:
-        """A dead letter with today's settings and its old id."""
+    def encode_letter(self, letter: DeadLetter, index: str = "", note: str = "") -> Encoded:
+        """A dead letter with today's settings and its old id. To another index, with a note of the one it was meant for."""
         group = LogGroup()
         group.ParseFromString(letter.log)
         resolved = self._router.resolve(letter.source, letter.project, letter.logstore, text(group.Topic))
+        if index:
+            fields = resolved.settings.fields | {note: resolved.index}
+            resolved = replace(resolved, index=index, settings=replace(resolved.settings, fields=fields))
         front, _, place = letter.sls_id.rpartition("-")
         head, _, cursor = front.rpartition("-")
         plan = make_plan(
@@ -287,23 +290,3 @@ def fill(encoded: Encoded, out: list[bytes]) -> None:
         at += len(event)
         ends.append(at)
     encoded.data = b"".join(out)
-
-
-def letter_of(
-    pull: Pull, raw: bytes, encoded: Encoded, event: int, *, status: int, code: int, why: str, state: str, hold: str,
-    now: float,
-) -> DeadLetter:  # fmt: skip
-    """The log behind an event, as a LogGroup of one, with everything needed to send it again. The slow path."""
-    place, row = encoded.locate(event)
-    group = parse(raw)[place]
-    one = LogGroup()
-    one.CopyFrom(group)
-    del one.Logs[:]
-    one.Logs.add().CopyFrom(group.Logs[row])
-    span = encoded.span(event)
-    return DeadLetter(
-        sls_id=encoded.sls_id(event), log=one.SerializeToString(), source=pull.source, project=pull.key.project,
-        logstore=pull.key.logstore, shard=pull.key.shard, cursor=encoded.cursor(event), place=row,
-        topic=text(group.Topic), status=status, code=code, text=why[:500], index=span.index,
-        sourcetype=span.sourcetype, time=now, tries=1, state=state, hold=hold,
-    )  # fmt: skip

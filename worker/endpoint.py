@@ -21,11 +21,20 @@ class Endpoint:
     gzip: bool = True
     probing: bool = False
     """In trouble, and one request is out to see whether it still is."""
+    took: int = 0
+    """The largest body it has taken, uncompressed bytes: no smaller one is too large."""
+    window: float = 64.0
+    """Requests it may have at once: halved when it says that it is nearly full, regained by acceptances."""
+    is_silent: bool = False
+    """It accepts and never acknowledges: an acknowledgement ends the trouble, an acceptance does not."""
+
+    refuses_token: bool = False
+    """That is its trouble: the default token."""
 
     def is_open(self, now: float) -> bool:
         """Whether a request may go there now; in trouble only one at a time."""
         if self.trouble_since is None:
-            return True
+            return self.in_flight < max(1, int(self.window))
         return now >= self.next_try and not self.probing
 
     def failed(self, now: float, chance: float, retry_after: float | None = None) -> None:
@@ -39,7 +48,16 @@ class Endpoint:
     def works(self) -> None:
         """It took a request."""
         self.trouble_since = None
-        self.probing = False
+        self.probing = self.is_silent = self.refuses_token = False
+
+    def accepted(self, size: int) -> None:
+        """A body of so many bytes."""
+        self.took = max(self.took, size)
+        self.window = min(64.0, self.window + 1 / max(1.0, self.window))
+
+    def slow_down(self) -> None:
+        """It is nearly full: half as many at once."""
+        self.window = max(1.0, min(self.window, self.in_flight + 1) / 2)
 
     def begins(self) -> None:
         """A request goes there."""
@@ -47,17 +65,19 @@ class Endpoint:
         self.probing = self.trouble_since is not None
 
     def shrink(self, size: int) -> None:
-        """A request of `size` bytes was too large."""
-        self.max_bytes = max(4096, min(self.max_bytes, size // 2))
+        """A request of `size` bytes was too large: half of it may not be, and what it once took is not."""
+        if size <= self.took:
+            self.took = 0  # its cap was lowered
+        self.max_bytes = max(4096, min(self.max_bytes, max(size // 2, self.took)))
 
 
 def choose(endpoints: Sequence[Endpoint], now: float) -> Endpoint | None:
-    """Least in flight among those without trouble; else one whose time for a probe has come."""
-    well = [e for e in endpoints if e.trouble_since is None]
-    due = [e for e in endpoints if e.trouble_since is not None and e.is_open(now)]
-    if due and (not well or all(e.in_flight for e in well) or due[0].in_flight == 0):
+    """One whose time for a probe has come; else the one with least in flight of those without trouble."""
+    ready = [e for e in endpoints if e.is_open(now)]
+    due = [e for e in ready if e.trouble_since is not None]
+    if due:
         return min(due, key=lambda e: e.next_try)
-    return min(well, key=lambda e: e.in_flight) if well else None
+    return min(ready, key=lambda e: e.in_flight, default=None)
 
 
 def next_opening(endpoints: Sequence[Endpoint]) -> float:

@@ -38,8 +38,13 @@ class Piece:
         """A part of it."""
         return Piece(self.work, self.encoded, self.source, self.first + first, count)
 
+    def singles(self) -> Iterator[Piece]:
+        """Each event on its own."""
+        for event in range(self.count):
+            yield self.cut(event, 1)
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Request:
     """One POST: whose events, how many, how large."""
 
@@ -50,7 +55,20 @@ class Request:
     tries: int = 0
     resends: int = 0
     """For a missing acknowledgement."""
-    compress: bool = True
+    number: int = 0
+    """Its place in the order in which requests were packed; what is tried again keeps it."""
+    fresh: bool = False
+    """The next try wants a connection of its own."""
+    gone: bool = False
+    """Its events are settled, or went on in other requests: an answer that comes later says nothing of them."""
+    suspicions: int = 0
+    """Tries that failed in a way that its very bytes may be the cause of."""
+    passed_before: int = 0
+    """Requests that had been accepted when it was first suspected."""
+    refused_at: frozenset[str] = frozenset()
+    """Endpoints that refused its route's token."""
+    was_first_of: int = 0
+    """It is the first event of a request of so many bytes that was refused at event 0: a cap on size, if it passes alone."""
 
     def add(self, piece: Piece) -> None:
         """Append."""
@@ -58,15 +76,21 @@ class Request:
         self.events += piece.count
         self.bytes += piece.bytes
 
+    def like(self) -> Request:
+        """An empty one for some of its events."""
+        return Request(
+            self.token, tries=self.tries, resends=self.resends, number=self.number, fresh=self.fresh,
+            suspicions=self.suspicions, passed_before=self.passed_before,
+        )  # fmt: skip
+
     def singles(self) -> Iterator[Piece]:
         """Each event on its own."""
         for piece in self.pieces:
-            for event in range(piece.count):
-                yield piece.cut(event, 1)
+            yield from piece.singles()
 
     def part(self, first: int, count: int) -> Request:
         """Some of its events as a request."""
-        made = Request(self.token, tries=self.tries, resends=self.resends, compress=self.compress)
+        made = self.like()
         at = 0
         for piece in self.pieces:
             start, end = max(first, at), min(first + count, at + piece.count)
@@ -93,9 +117,7 @@ def split(request: Request, limit: int) -> list[Request]:
     for whole in request.pieces:
         for piece in cut(whole, limit):
             if not made or made[-1].bytes + piece.bytes > limit:
-                made.append(
-                    Request(request.token, tries=request.tries, resends=request.resends, compress=request.compress)
-                )
+                made.append(request.like())
             made[-1].add(piece)
     return made
 

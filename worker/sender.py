@@ -21,7 +21,7 @@ from buffer.reader import LaneReader
 from buffer.values import Batch
 from worker.child import ChildContext
 from worker.decode import Undecodable, open_pull
-from worker.delivery import Delivery
+from worker.delivery import SUSPICIONS, Delivery
 from worker.encode import Encoded, Encoder
 from worker.holds import Hold
 from worker.lanes import LaneWork, serves
@@ -31,13 +31,14 @@ from worker.process import Stopping, begin, trim_memory
 from worker.report import Report
 from worker.routes import Router
 from worker.settle import BatchWork, LetterWork
-from worker.verdict import Act, Verdict
 
 log = get_logger()
 #: Seconds between looks for new lanes; between polls where no bell rang; of patience for what is in flight at a stop.
 RESCAN, POLL, STOP_GRACE = 5.0, 1.0, 5.0
 #: Batches, and bytes of them, that one read takes from a lane.
 READ_BATCHES, READ_BYTES = 64, 8 << 20
+#: Seconds that a certificate has left, from which on it is said.
+SOON = 14 * 86400.0
 EXIT_IO, EXIT_REBUILD = 74, 65
 
 
@@ -69,7 +70,7 @@ class Sender:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(self._settings.in_flight + 2, thread_name_prefix="post")
         self._encoder = Encoder(Router(context.settings.routes, self._settings))
-        self.delivery = Delivery(self._settings, self._report, self._submit)
+        self.delivery = Delivery(self._settings, self._report, self._submit, self._encoder)
         self._lanes: dict[str, LaneWork] = {}
         self._open: dict[str, Request] = {}
         """Token → the request that is being packed."""
@@ -82,6 +83,7 @@ class Sender:
         self._credit = 0.0
         self._credit_at = time.monotonic()
         self._level = 0
+        self._expiry_said: dict[str, tuple[str, float, int]] = {}
 
     # threads of the pool
 
@@ -171,6 +173,14 @@ class Sender:
                 directory.name, context.spool_id, context.slot, context.senders
             ):
                 self._open_lane(directory)
+        for lane in self._lanes.values():
+            self._take_over_holds(lane)
+
+    def _take_over_holds(self, lane: LaneWork) -> None:
+        """Of an earlier run, or ended while events were still being parked for it."""
+        for key in lane.reader.parked().keys() - self.delivery.holds.active.keys():
+            kind, _, name = key.partition(":")
+            self.delivery.holds.begin(kind, name, time.monotonic(), "refused before", "it is probed")
 
     def _open_lane(self, directory: Path) -> None:
         if not (directory / "cache.db").exists():
@@ -185,9 +195,7 @@ class Sender:
             return
         self._unopened -= 1
         lane = self._lanes[directory.name] = LaneWork(directory, reader)
-        for key in reader.parked():
-            kind, _, name = key.partition(":")
-            self.delivery.holds.begin(kind, name, time.monotonic(), "refused before the restart", "it is probed")
+        self._take_over_holds(lane)
         for endpoint in self.delivery.endpoints:
             if known := reader.recall(f"max_bytes {endpoint.url}"):
                 endpoint.max_bytes = min(endpoint.max_bytes, int(known))
@@ -250,6 +258,9 @@ class Sender:
 
     def _end_hold(self, hold: Hold) -> None:
         self.delivery.holds.end(hold.key)
+        for lane in self._lanes.values():
+            for work in lane.batches.values():
+                work.release(hold.key)
         released = sum(lane.reader.release(hold.key) for lane in self._lanes.values())
         self._report.release(hold.kind, hold.name)
         log.info("hold has ended", kind=hold.kind, name=hold.name, events=released)
@@ -289,6 +300,8 @@ class Sender:
         request = Request(encoded.spans[0].token)
         request.add(Piece(work, encoded, 0, 0, 1))
         if work.probe:
+            if work.letter.hold.startswith("payload:"):  # known to be refused while others pass: parked again at once
+                request.suspicions, request.passed_before = SUSPICIONS, -1
             self.delivery.queue.appendleft(request)
         else:
             self._pack(request.pieces[0], request.token)
@@ -360,7 +373,7 @@ class Sender:
             if hold is None:
                 self._pack(piece, token)
             else:
-                self._park(work, piece, hold)
+                self.delivery.refusals.park(piece, hold)
 
     def _pieces(self, work: BatchWork, place: int, encoded: Encoded) -> Iterator[tuple[Piece, str, Hold | None]]:
         """As few pieces as tokens and holds allow: routes and indexes may differ within one."""
@@ -370,11 +383,6 @@ class Sender:
             first, *rest = spans
             count = sum(span.count for span in rest) + first.count
             yield Piece(work, encoded, place, first.first, count), token, holds.active.get(key)
-
-    def _park(self, work: BatchWork, piece: Piece, hold: Hold) -> None:
-        verdict = Verdict(Act.HOLD, 0, -1, hold.error)
-        for event in range(piece.count):
-            self.delivery.bury_event(work, piece.cut(event, 1), "parked", hold.key, verdict)
 
     # packing
 
@@ -425,6 +433,19 @@ class Sender:
         self._pool.shutdown(wait=False, cancel_futures=True)
         os.close(self._wake_read)
 
+    def _tell_expiry(self) -> None:
+        """Certificates that end soon are said a fortnight ahead, once a day."""
+        for name, end in dict(self.delivery.client.expires).items():
+            left = end - time.time()
+            self._report.set("certificate_left_seconds", round(left), endpoint=name)
+            day = (name, end, int(left // 86400))
+            if left < SOON and self._expiry_said.get(name) != day:
+                self._expiry_said[name] = day
+                log.warning(
+                    "a certificate ends soon", endpoint=name, days_left=round(left / 86400, 1),
+                    hint="renew it: Splunk's, or ours (hec.client_cert) where the endpoint is `client`",
+                )  # fmt: skip
+
     def _tell(self) -> None:
         """Once a second: numbers, holds, learned caps."""
         level = self._context.board.memory_level
@@ -433,6 +454,8 @@ class Sender:
             self._level = level
         self._report.set("hec_in_flight", self.delivery.in_flight, child=self._context.name)
         self._report.set("hec_unacked_bytes", self.delivery.acks.bytes, child=self._context.name)
+        self._tell_expiry()
+        self.delivery.refusals.forget_opened()
         for hold in self.delivery.holds.active.values():
             events = sum(lane.reader.parked().get(hold.key, 0) for lane in self._lanes.values())
             probe = time.time() + max(0.0, hold.next_probe - time.monotonic())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from buffer.values import Batch, DeadLetter, Tally
 from worker.encode import Encoded
@@ -42,6 +42,10 @@ class BatchWork:
         """This one was refused, or waits for a hold."""
         self.pending -= 1
         self.buried.append(letter)
+
+    def release(self, hold: str) -> None:
+        """It ended before these were written down as waiting for it."""
+        self.buried = [replace(one, state="due", hold="") if one.hold == hold else one for one in self.buried]
 
     @property
     def done(self) -> bool:

@@ -1,4 +1,8 @@
-"""The HEC tokens: the default one, from the settings or a file that is read again when it changes; and the routes' own."""
+"""The HEC tokens: the default one, from the settings or a file that is read again when it changes; and the routes' own.
+
+A rotation overlaps: some indexers know the new token before others forget the old one. So the file may hold several, one a
+line, the preferred first, and the one that it held before is kept; at each endpoint the next is tried when one is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +16,44 @@ class Tokens:
     """Never shown: `mask` names a token in holds and logs."""
 
     def __init__(self, hec: HecSettings) -> None:
-        self._default = hec.token
+        self._candidates = [hec.token] if hec.token else [""]
         self._file = hec.token_file
-        self._seen: tuple[float, int] | None = None
+        self._seen: tuple[float, int, int] | None = None
+        self._place: dict[str, int] = {}
+        """Endpoint → which of them it takes."""
 
-    def resolve(self, token: str) -> str:
-        """A route's own token, or the default one of now."""
-        return token or self.default()
+    def resolve(self, token: str, url: str = "") -> str:
+        """A route's own token, or the default one of now for that endpoint."""
+        return token or self.default(url)
 
-    def default(self) -> str:
-        """Of the file where one is named; an unreadable file keeps the last token."""
+    def default(self, url: str = "") -> str:
+        """Of the file where one is named; an unreadable or empty file keeps the last tokens."""
         if self._file is not None:
             self._reread(self._file)
-        return self._default
+        return self._candidates[self._place.get(url, 0) % len(self._candidates)]
+
+    def try_next(self, url: str, refused: str) -> bool:
+        """That endpoint refused one: whether there is another that it was not asked for in this round."""
+        if self.default(url) != refused:
+            return True  # it has changed since
+        place = self._place[url] = (self._place.get(url, 0) + 1) % len(self._candidates)
+        return place != 0
 
     def _reread(self, path: Path) -> None:
         try:
             found = path.stat()
-            if (found.st_mtime, found.st_size) != self._seen:
-                self._default = path.read_text().strip() or self._default
-                self._seen = found.st_mtime, found.st_size
+            seen = found.st_mtime, found.st_size, found.st_ino
+            if seen != self._seen:
+                self._seen = seen
+                self._take(path.read_text().split())
         except OSError:
             return
+
+    def _take(self, tokens: list[str]) -> None:
+        if tokens and tokens != self._candidates[: len(tokens)]:
+            old = self._candidates[0]
+            self._candidates = list(dict.fromkeys([*tokens, *([old] if old else [])]))
+            self._place.clear()
 
 
 def mask(token: str) -> str:

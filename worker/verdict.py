@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 #: Seconds: no Retry-After is honoured beyond it.
@@ -29,6 +29,8 @@ class Act(enum.Enum):
     """Too large for this endpoint."""
     CHANNEL = "channel"
     """The token wants acknowledgement: again with a (new) channel."""
+    AGAIN = "again"
+    """At once on a fresh connection: an idle one had been closed."""
     PLAIN = "plain"
     """Again without gzip."""
 
@@ -45,6 +47,7 @@ class Failure(enum.Enum):
     """http spoken to https, or the other way round."""
     PROXY = "proxy"
     STALE = "stale connection"
+    """It had been idle, and ended before the first byte of an answer."""
     SEND = "send"
     TIMEOUT = "timeout"
     READ = "read"
@@ -59,6 +62,7 @@ class Reply:
     body: bytes = b""
     failure: Failure | None = None
     text: str = ""
+    cookies: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ class Verdict:
     retry_after: float | None = None
     ack_id: int | None = None
     slow_down: bool = False
-    fresh_connection: bool = False
+    suspect: bool = False
+    """It may be these very bytes that are refused, while others pass: a firewall that dislikes them, an indexer they crash."""
+    no_channels: bool = False
+    """For CHANNEL: the endpoint has no room for one, and wants a pause."""
 
 
 _EVENT_FAULTS = {5, 6, 7, 12, 13, 15}
@@ -92,20 +99,24 @@ _FAILURES: dict[Failure, tuple[Act, bool, str]] = {
     Failure.TLS_HANDSHAKE: (Act.RETRY, False, "the TLS handshake did not finish"),
     Failure.WRONG_PROTOCOL: (Act.HOLD, False, "http and https are mixed up in hec.urls"),
     Failure.PROXY: (Act.HOLD, False, "check hec.proxy and its user and password"),
-    Failure.STALE: (Act.RETRY, True, "the connection was closed while idle"),
+    Failure.STALE: (Act.AGAIN, True, "the connection was closed while idle"),
     Failure.SEND: (Act.RETRY, True, "the connection broke while sending"),
     Failure.TIMEOUT: (Act.RETRY, True, "Splunk did not answer in time; see hec.timeout"),
     Failure.READ: (Act.RETRY, True, "the connection broke before the answer was whole"),
 }
+_SUSPECT_FAILURES = {Failure.SEND, Failure.TIMEOUT, Failure.READ}
 
 
 def judge(reply: Reply, *, events: int, wants_ack: bool = False, now: float = 0.0) -> Verdict:
-    """The verdict; `events` is how many were in the request, `now` Unix seconds for a Retry-After that is a date."""
+    """The verdict; `events` is how many were in the request, `now` Unix seconds for a Retry-After that is a date.
+
+    With `wants_ack` an acceptance without an ackId is none. Facts: facts/hec.md section 4, by the numbers of its rows.
+    """
     if reply.failure is not None:
         act, ambiguous, hint = _FAILURES[reply.failure]
         return Verdict(
             act, why=f"{reply.failure.value}: {reply.text}"[:300], hint=hint, hold="endpoint", ambiguous=ambiguous,
-            fresh_connection=True,
+            suspect=reply.failure in _SUSPECT_FAILURES,
         )  # fmt: skip
     answer = _parse(reply.body)
     code = answer.get("code", -1)
@@ -115,7 +126,7 @@ def judge(reply: Reply, *, events: int, wants_ack: bool = False, now: float = 0.
         return _success(answer, code, said, wants_ack)
     if reply.status == 400:
         return _bad_request(answer, code, said, events)
-    return _other(reply, code, said, now)
+    return _other(reply, answer, code, said, now)
 
 
 def _parse(body: bytes) -> dict[str, object]:
@@ -160,6 +171,9 @@ def _ack_id(answer: dict[str, object]) -> int | None:
 
 
 def _bad_request(answer: dict[str, object], code: int, said: str, events: int) -> Verdict:
+    if code == 5 and events == 1:  # none of our events is blank: its bytes did not arrive
+        hint = "something on the way strips the bodies of requests: a proxy or load balancer"
+        return Verdict(Act.HOLD, 400, code, said, hint, "endpoint", suspect=True)
     if code in _EVENT_FAULTS:
         return Verdict(Act.ISOLATE, 400, code, said, number=_number(answer, code, events))
     if code in {10, 11, 28}:
@@ -171,7 +185,7 @@ def _bad_request(answer: dict[str, object], code: int, said: str, events: int) -
             Act.HOLD, 400, code, said, "the token no longer acknowledges; set hec.ack", "token", ambiguous=True
         )
     hint = "something in front of Splunk refuses the request: a firewall or load balancer"
-    return Verdict(Act.HOLD, 400, code, said, hint, "endpoint", fresh_connection=True)
+    return Verdict(Act.HOLD, 400, code, said, hint, "endpoint", suspect=True)
 
 
 def _number(answer: dict[str, object], code: int, events: int) -> int | None:
@@ -188,7 +202,7 @@ def _token(status: int, code: int, said: str) -> Verdict:
     return Verdict(Act.HOLD, status, code, said, hint, "token")
 
 
-def _other(reply: Reply, code: int, said: str, now: float) -> Verdict:
+def _other(reply: Reply, answer: dict[str, object], code: int, said: str, now: float) -> Verdict:
     status = reply.status
     headers = {name.lower(): value for name, value in (reply.headers or {}).items()}
     after = retry_after(headers.get("retry-after", ""), now)
@@ -199,7 +213,7 @@ def _other(reply: Reply, code: int, said: str, now: float) -> Verdict:
     if status in {401, 403} and code in _TOKEN_CODES:
         return _token(status, code, said)
     if status in {401, 403}:
-        return hold("something in front of Splunk refuses us: a firewall or an allow-list of addresses")
+        return hold("something in front of Splunk refuses us: a firewall or an allow-list of addresses", suspect=True)
     if 300 <= status < 400:
         where = headers.get("location", "nowhere")[:200]
         return Verdict(
@@ -229,17 +243,23 @@ def _other(reply: Reply, code: int, said: str, now: float) -> Verdict:
     if status == 407:
         return hold("the proxy wants a user and password in hec.proxy")
     if status == 429 and code == 27:
-        return Verdict(Act.CHANNEL, status, code, said, retry_after=after)
+        hint = "Splunk has no room for another ack channel: it comes back by itself"
+        return Verdict(Act.CHANNEL, status, code, said, hint, "endpoint", retry_after=after, no_channels=True)
     if status in {429, 503} or code in _BUSY_CODES:
         hint = "Splunk's queues are full, or it is restarting: it comes back by itself"
         return Verdict(Act.RETRY, status, code, said, hint, "endpoint", retry_after=after, slow_down=True,
-                       ambiguous=code == 23, fresh_connection=code in {23, 26})  # fmt: skip
+                       ambiguous=code == 23 or _names_an_event(answer))  # fmt: skip
     if status in {405, 501, 505, 411, 414, 426, 431}:
         return hold("this is not Splunk's HEC, or something on the way breaks the request")
     if status in {408, 417, 421, 425} or status >= 500:
         return Verdict(Act.RETRY, status, code, said, "an error on Splunk's side or on the way", "endpoint", ambiguous=True,
-                       retry_after=after, fresh_connection=True)  # fmt: skip
-    return hold("an answer that Splunk never gives", ambiguous=True)
+                       retry_after=after, suspect=status >= 500)  # fmt: skip
+    return hold("an answer that Splunk never gives", ambiguous=True, suspect=True)
+
+
+def _names_an_event(answer: dict[str, object]) -> bool:
+    """A busy answer with a number: what stood in front of it was probably taken, which nobody has measured."""
+    return "invalid-event-number" in answer
 
 
 def retry_after(text: str, now: float) -> float | None:

@@ -10,7 +10,8 @@ from buffer.values import DeadLetter
 from tests.emulators import generator_wire as wire
 from tests.emulators.generator_nasty import nasty_groups
 from tests.worker.encoding import GROUPS, HEC, events, pull_of
-from worker.encode import Encoded, Encoder, letter_of
+from worker.encode import Encoded, Encoder
+from worker.letter import Opened, letter_of
 from worker.routes import Router
 from worker.settings import RouteSettings
 
@@ -23,7 +24,7 @@ def bury(groups: list[bytes], event: int, *, sparse: bool = False) -> tuple[Enco
     pull = pull_of(raw, len(groups), sparse=sparse)
     encoded = Encoder(Router((DROP,), HEC)).encode(pull, raw)
     letter = letter_of(
-        pull, raw, encoded, event, status=400, code=7, why="Incorrect index", state="dead", hold="", now=1.5
+        Opened(pull, raw), encoded, event, status=400, code=7, why="Incorrect index", state="dead", hold="", now=1.5
     )  # fmt: skip
     return encoded, letter
 

@@ -34,13 +34,15 @@ def test_a_fresh_post_takes_another_connection() -> None:
         client.close()
 
 
-def test_the_cookie_of_a_balancer_comes_back_to_it() -> None:
+def test_a_balancers_cookie_is_told_and_goes_back_only_where_it_is_given() -> None:
+    """Without acknowledgement nothing ties us to one indexer."""
     with HecEmulator() as hec:
         hec.script.append({"headers": {"Set-Cookie": "sticky=3; Path=/"}})
         client = HecClient(HecSettings(urls=(hec.url,), token=hec.token))
-        for number in range(3):
-            client.post(hec.url, hec.token, [EVENT % number])
-        assert [one.headers.get("cookie") for one in hec.requests] == [None, "sticky=3", "sticky=3"]
+        told = client.post(hec.url, hec.token, [EVENT % 1]).cookies
+        client.post(hec.url, hec.token, [EVENT % 2])
+        client.post(hec.url, hec.token, [EVENT % 3], cookies=told)
+        assert [one.headers.get("cookie") for one in hec.requests] == [None, None, "sticky=3"]
         client.close()
 
 
