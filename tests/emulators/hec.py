@@ -5,35 +5,34 @@
         hec.outage(True)                                    # 503/9 to everything
         hec.script.append({"status": 400, "code": 6, "number": 1})   # the next answers, one a request
         hec.stored                                          # sls_id -> how often: the witness
+        hec.unsure                                          # ids whose sender cannot know that they are stored
 
-`python -m tests.emulators.hec --port P` runs the same as a process and prints one JSON line when it is ready. Control:
-GET stats | ids | envelopes | requests, POST outage {on, ...} | script [answers] | rule {...} | tokens [...] | reset |
-knobs {...} | stop.
+`python -m tests.emulators.hec --port P` runs the same as a process (hec_program.py). What an answer out of a script, a
+rule or an outage may say is in hec_faults.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
-import signal
-import sys
 import threading
 import time
 import uuid
 import zlib
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from random import Random
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from tests.emulators.hec_rules import STATUS, TEXTS, Taken, Token, take
-from tests.emulators.sls_http import HttpServer, Request, Response
-from tests.emulators.sls_tls import Authority
+from tests.emulators.hec_faults import Faults, answer, not_found, scripted
+from tests.emulators.hec_indexer import Indexer
+from tests.emulators.hec_rules import Taken, Token, take, take_raw
+from tests.emulators.hec_tls import HecAuthority
+from tests.emulators.sls_http import HttpServer, Reading, Request, Response
 
 TOKEN = "00000000-0000-4000-8000-000000000001"
 EVENT_PATHS = {
@@ -42,33 +41,45 @@ EVENT_PATHS = {
     "/services/collector/1.0",
     "/services/collector/event/1.0",
 }
+RAW_PATHS = {"/services/collector/raw", "/services/collector/raw/1.0"}
+ACK_PATH = "/services/collector/ack"
 HEALTH_PATHS = {"/services/collector/health", "/services/collector/health/1.0"}
 
 
 @dataclass(slots=True)
 class Knobs:
-    """How this Splunk is set up."""
+    """How this Splunk is set up, and how it feels."""
 
     profile: str = "enterprise"
     """enterprise, cloud or lookalike (all or nothing)."""
+    version: int = 10
+    """Before 9, a full queue or too many channels are 503/9, not 429."""
     max_content_length: int = 838_860_800
     cloud_cap: int = 5_500_000
     sticky: bool = False
+    """A cookie leads to the same indexer again."""
+    cookie_each: bool = False
+    """The cookie is written anew in each answer, for the same indexer."""
+    session: int = 0
+    """Changed: every session has moved, and cookies of before lead nowhere."""
     ack_delay: float = 0.0
     """Seconds until an ackId turns true; negative: never."""
     max_channels: int = 1_000_000
+    max_pending: int = 1_000_000
+    """Un-asked ackIds of a channel; over it the oldest are forgotten."""
+    max_idle: float = 600.0
+    """Seconds after which a channel's ids are forgotten."""
+    allow_query_token: bool = False
+    connection_host: str = "ip"
     keep_envelopes: bool = False
     near_full: bool = False
+    queue_full: bool = False
+    number_when_full: int | None = None
+    ack_near_full: bool = False
+    ack_down: bool = False
+    shutting_down: bool = False
     detention: bool = False
     gzip: bool = True
-
-
-@dataclass(slots=True)
-class Indexer:
-    """What one of the machines behind the address remembers: acks are its own."""
-
-    acks: dict[str, dict[int, float]] = field(default_factory=dict)
-    next_ack: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +96,40 @@ class Record:
     token: str
     channel: str
     headers: dict[str, str]
-
-
-def answer(code: int, number: int | None = None, **more: Any) -> Response:
-    """Splunk's JSON for a code."""
-    body: dict[str, Any] = {"text": TEXTS.get(code, "unknown"), "code": code}
-    if number is not None:
-        body["invalid-event-number"] = number
-    return Response(STATUS.get(code, 400), {"Content-Type": "application/json"}, json.dumps(body | more).encode())
+    indexer: int = -1
+    connection: int = 0
 
 
 class HecEmulator:
     """One address, with one or several indexers behind it."""
 
     def __init__(
-        self, *, port: int = 0, tls: bool = False, indexers: int = 1, tokens: Sequence[Token] = (Token(TOKEN),),
-        knobs: Knobs | None = None,
+        self, *, port: int = 0, tls: bool | HecAuthority = False, indexers: int = 1,
+        tokens: Sequence[Token] = (Token(TOKEN),), knobs: Knobs | None = None,
     ) -> None:  # fmt: skip
         self.knobs = knobs or Knobs()
-        self.tls = tls
-        self._authority = Authority() if tls else None
+        self.tls = bool(tls)
+        self._own_authority = HecAuthority() if tls is True else None
+        self.authority = tls if isinstance(tls, HecAuthority) else self._own_authority
         self.server = HttpServer(
-            self._handle, port=port, tls=self._authority.context if self._authority else None, encrypted=tls
+            self._handle, port=port, tls=self.authority.context if self.authority else None, encrypted=self.tls
         )
+        self.server.greet = self._greet
         self.tokens = {token.value: token for token in tokens}
         self.token = next(iter(self.tokens), "")
         self.indexers = [Indexer() for _ in range(indexers)]
-        self.script: deque[dict[str, Any]] = deque()
-        self.rules: list[dict[str, Any]] = []
+        self.faults = Faults()
+        self.script, self.rules, self.ack_script = self.faults.script, self.faults.rules, self.faults.ack_script
         self.stored: Counter[str] = Counter()
+        self.unsure: set[str] = set()
+        """Ids that were stored and whose sender was not told so: it may only send them again."""
+        self.acked: set[str] = set()
+        """Ids that an acknowledgement was given for, and sent."""
         self.times: dict[str, float] = {}
         self.envelopes: list[dict[str, Any]] = []
         self.requests: deque[Record] = deque(maxlen=50_000)
         self.answers: Counter[str] = Counter()
         self.total = self.bytes = 0
-        self.asked_to_stop = threading.Event()
-        self._outage: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._random = Random(1)
 
@@ -132,8 +141,8 @@ class HecEmulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.server.stop()
-        if self._authority:
-            self._authority.close()
+        if self._own_authority:
+            self._own_authority.close()
 
     @property
     def url(self) -> str:
@@ -143,88 +152,115 @@ class HecEmulator:
     @property
     def ca_file(self) -> str:
         """What a client must trust."""
-        return str(self._authority.ca_file) if self._authority else ""
+        return str(self.authority.ca_file) if self.authority else ""
 
     def outage(self, on: bool, **how: Any) -> None:
         """Until it is off, every POST gets this answer (503/9 unless told otherwise)."""
-        self._outage = (how or {"status": 503, "code": 9}) if on else None
+        self.faults.outage = (how or {"status": 503, "code": 9}) if on else None
+
+    def crash(self, *, lose_unacked: bool = False) -> None:
+        """Connections end, acks are forgotten; of a token that acknowledges, what was not acknowledged may be lost."""
+        self.server.stop()
+        with self._lock:
+            for indexer in self.indexers:
+                lost = indexer.crash()
+                if lose_unacked:
+                    self.stored.subtract(lost)
+                    self.stored += Counter()
+                    self.unsure.update(lost)
+        self.server.start()
 
     # the way of a request
 
+    def _greet(self, method: str, target: str) -> Reading | None:
+        path = target.partition("?")[0]
+        return self.faults.greet() if method == "POST" and path in EVENT_PATHS else None
+
     def _handle(self, request: Request) -> Response:
         if request.path.startswith("/_control/"):
-            return self._control(request)
-        response, taken, body = self._answer(request)
-        self._record(request, response, taken, body)
+            from tests.emulators.hec_program import control
+
+            return control(self, request)
+        response, taken, body, indexer = self._answer(request)
+        self._record(request, response, taken, body, indexer)
+        if "user-agent" not in request.headers:  # forceHttp10
+            response.version, response.close = "1.0", True
         return response
 
-    def _answer(self, request: Request) -> tuple[Response, Taken, bytes]:
+    def _answer(self, request: Request) -> tuple[Response, Taken, bytes, int]:
         nothing = Taken()
         if request.method == "OPTIONS":
-            return Response(200, {"Allow": "POST,OPTIONS"}), nothing, b""
+            return Response(200, {"Allow": "POST,OPTIONS"}), nothing, b"", -1
         wanted = self._misbehaviour(request)
         if wanted is not None and not wanted.get("after"):
-            return self._scripted(wanted), nothing, b""
+            return scripted(wanted, self.server), nothing, b"", -1
         if self.knobs.detention:
-            return _not_found(), nothing, b""
-        response, taken, body = self._serve(request)
-        return (self._scripted(wanted) if wanted is not None else response), taken, body
+            return not_found(), nothing, b"", -1
+        response, taken, body, indexer = self._serve(request)
+        return (scripted(wanted, self.server) if wanted is not None else response), taken, body, indexer
 
     def _misbehaviour(self, request: Request) -> dict[str, Any] | None:
-        is_post = request.path in EVENT_PATHS
         with self._lock:
-            if self._outage is not None and (is_post or request.path in HEALTH_PATHS):
-                return self._outage
-            if self.script and is_post:
-                return self.script.popleft()
-            for rule in self.rules:
-                if is_post and rule.get("count", 1) != 0 and self._random.random() < rule.get("probability", 1.0):
-                    rule["count"] = rule.get("count", -1) - 1
-                    return rule
-        return None
+            if request.path == ACK_PATH:
+                return self.faults.of_ack()
+            if request.path in HEALTH_PATHS:
+                return self.faults.outage
+            if request.path not in EVENT_PATHS:
+                return None
+            return self.faults.of_event(lambda: self._plain_body(request), self._random)
 
-    def _scripted(self, wanted: dict[str, Any]) -> Response:
-        """An answer out of {status, code, number, body, headers, drop, hang, sent, rate}."""
-        if "hang" in wanted:
-            self.server.stopping.wait(float(wanted["hang"]))
-        if wanted.get("drop"):
-            return Response(drop=True)
-        if "body" in wanted:
-            made = Response(int(wanted.get("status", 200)), {"Content-Type": "text/html"}, str(wanted["body"]).encode())
-        else:
-            made = answer(int(wanted.get("code", 0)), wanted.get("number"))
-            made.status = int(wanted.get("status", made.status))
-        made.headers |= wanted.get("headers", {})
-        made.sent, made.rate = wanted.get("sent"), wanted.get("rate")
-        made.close = bool(wanted.get("close"))
-        return made
+    def _plain_body(self, request: Request) -> bytes:
+        found = self._inflate(request)
+        return found if isinstance(found, bytes) else b""
 
-    def _serve(self, request: Request) -> tuple[Response, Taken, bytes]:
+    def _serve(self, request: Request) -> tuple[Response, Taken, bytes, int]:
         nothing = Taken()
         if request.path in HEALTH_PATHS:
-            return answer(17), nothing, b""
-        is_event, is_ack = request.path in EVENT_PATHS, request.path == "/services/collector/ack"
-        if not (is_event or is_ack):
-            return _not_found(), nothing, b""
+            return self._health(), nothing, b"", -1
+        is_raw, is_ack = request.path in RAW_PATHS, request.path == ACK_PATH
+        if not (request.path in EVENT_PATHS or is_raw or is_ack):
+            return not_found(), nothing, b"", -1
         if request.method != "POST":
-            return Response(405, {}, _not_found().body), nothing, b""
+            return Response(405, {}, not_found().body), nothing, b"", -1
         token = self._token(request)
         if isinstance(token, Response):
-            return token, nothing, b""
-        if is_ack:
-            return self._poll(request, token), nothing, b""
+            return token, nothing, b"", -1
+        if is_ack and not token.ack:
+            return answer(14), nothing, b"", -1
         channel = request.headers.get("x-splunk-request-channel", request.query.get("channel", ""))
-        if token.ack and (refused := self._check_channel(channel)):
-            return refused, nothing, b""
+        number, cookie = self._indexer_of(request)
+        if token.ack and (refused := self._check_channel(channel, number)):
+            return refused, nothing, b"", number
+        if is_ack:
+            return self._poll(request, channel, number, cookie), nothing, b"", number
         body = self._inflate(request)
         if isinstance(body, Response):
-            return body, nothing, b""
-        return self._index(request, token, channel, body)
+            return body, nothing, b"", number
+        if refused := self._too_full():
+            return refused, nothing, body, number
+        made, taken = self._index(request, token, channel, body, number)
+        made.headers |= cookie
+        return made, taken, body, number
+
+    def _health(self) -> Response:
+        knobs = self.knobs
+        if knobs.shutting_down:
+            return answer(23)
+        return answer({(0, 0): 17, (1, 0): 18, (0, 1): 19, (1, 1): 20}[knobs.queue_full, knobs.ack_down])
+
+    def _too_full(self) -> Response | None:
+        knobs = self.knobs
+        if knobs.shutting_down:
+            return answer(23)
+        return answer(9 if knobs.version < 9 else 26, knobs.number_when_full) if knobs.queue_full else None
 
     def _token(self, request: Request) -> Token | Response:
         text = request.headers.get("authorization", "")
         if "token" in request.query:
-            return answer(16 if request.query["token"] in self.tokens else 4)
+            token = self.tokens.get(request.query["token"])
+            if token is None:
+                return answer(4)
+            return token if self.knobs.allow_query_token else answer(16)
         if not text:
             return answer(2)
         kind, _, value = text.partition(" ")
@@ -237,15 +273,19 @@ class HecEmulator:
             return answer(4)
         return answer(1) if token.disabled else token
 
-    def _check_channel(self, channel: str) -> Response | None:
+    def _check_channel(self, channel: str, number: int) -> Response | None:
         if not channel:
             return answer(28 if self.knobs.profile == "cloud" else 10)
         try:
             uuid.UUID(channel)
         except ValueError:
             return answer(11)
-        known = sum(len(i.next_ack) for i in self.indexers)
-        return answer(27) if known >= self.knobs.max_channels else None
+        with self._lock:
+            known = self.indexers[number].channels
+            self.indexers[number].clean(self.knobs.max_idle)
+            if channel in known or len(known) < self.knobs.max_channels:
+                return None
+        return answer(9 if self.knobs.version < 9 else 27)
 
     def _inflate(self, request: Request) -> bytes | Response:
         encoding = request.headers.get("content-encoding", "")
@@ -264,157 +304,146 @@ class HecEmulator:
             return answer(6, 0)
         return body
 
-    def _index(self, request: Request, token: Token, channel: str, body: bytes) -> tuple[Response, Taken, bytes]:
-        taken = take(body, token)
+    def _index(
+        self, request: Request, token: Token, channel: str, body: bytes, number: int
+    ) -> tuple[Response, Taken]:  # fmt: skip
+        taken = take_raw(body, self._raw_metadata(request)) if request.path in RAW_PATHS else take(body, token)
         if taken.code and self.knobs.profile == "lookalike":
             taken.envelopes.clear()
-        self._store(taken)
+        ids = self._store(taken)
         if taken.code:
-            return answer(taken.code, taken.number), taken, body
-        more: dict[str, Any] = {}
-        response_headers: dict[str, str] = {}
-        if token.ack:
-            number = self._indexer_of(request)
-            more["ackId"] = self._new_ack(self.indexers[number], channel)
-            if self.knobs.sticky:
-                response_headers["Set-Cookie"] = f"idx={number}; Path=/"
-        made = answer(24 if self.knobs.near_full else 0, **more)
-        made.headers |= response_headers
-        return made, taken, body
+            made = answer(taken.code, taken.number)
+        else:
+            more: dict[str, Any] = {}
+            if token.ack:
+                with self._lock:
+                    more["ackId"] = self.indexers[number].accept(
+                        channel, self.knobs.ack_delay, ids, self.knobs.max_pending
+                    )
+            made = answer(24 if self.knobs.near_full else 25 if self.knobs.ack_near_full else 0, **more)
+        self._watch(made, ids, is_told=not taken.code)
+        return made, taken
 
-    def _indexer_of(self, request: Request) -> int:
+    def _watch(self, made: Response, ids: list[str], *, is_told: bool) -> None:
+        """A sender that gets no success does not know that its events were stored."""
+
+        def told(was_sent: bool) -> None:
+            if not (was_sent and is_told):
+                with self._lock:
+                    self.unsure.update(ids)
+
+        made.told = told
+
+    def _raw_metadata(self, request: Request) -> dict[str, Any]:
+        host = request.peer.rpartition(":")[0]
+        if self.knobs.connection_host == "proxied_ip":
+            host = request.headers.get("x-forwarded-for", host).partition(",")[0].strip()
+        wanted = {"host", "source", "sourcetype", "index"}
+        return {"host": host} | {name: value for name, value in request.query.items() if name in wanted}
+
+    def _indexer_of(self, request: Request) -> tuple[int, dict[str, str]]:
+        """Which one, and the cookie to set."""
         cookie = request.headers.get("cookie", "")
-        if self.knobs.sticky and "idx=" in cookie:
-            return int(cookie.split("idx=")[1].split(";")[0]) % len(self.indexers)
-        return self._random.randrange(len(self.indexers))
+        known = cookie.split("idx=")[1].split(";")[0].split(".") if self.knobs.sticky and "idx=" in cookie else []
+        if known[:1] == [str(self.knobs.session)]:
+            number = int(known[1]) % len(self.indexers)
+            if not self.knobs.cookie_each:
+                return number, {}
+        else:
+            number = self._random.randrange(len(self.indexers))
+        if not self.knobs.sticky:
+            return number, {}
+        anew = f".{uuid.uuid4().hex[:8]}" if self.knobs.cookie_each else ""
+        return number, {"Set-Cookie": f"idx={self.knobs.session}.{number}{anew}; Path=/"}
 
-    def _new_ack(self, indexer: Indexer, channel: str) -> int:
+    def _poll(self, request: Request, channel: str, number: int, cookie: dict[str, str]) -> Response:
+        numbers = orjson.loads(request.body or b"{}").get("acks", [])
         with self._lock:
-            number = indexer.next_ack[channel]
-            indexer.next_ack[channel] += 1
-            delay = self.knobs.ack_delay
-            indexer.acks.setdefault(channel, {})[number] = float("inf") if delay < 0 else time.monotonic() + delay
-            return number
+            known = self.indexers[number].channels.get(channel)
+            pending = dict(known.pending) if known else {}
+            found = self.indexers[number].ask(channel, numbers)
+        made = Response(200, {"Content-Type": "application/json"} | cookie, json.dumps({"acks": found}).encode())
 
-    def _poll(self, request: Request, token: Token) -> Response:
-        if not token.ack:
-            return answer(14)
-        channel = request.headers.get("x-splunk-request-channel", request.query.get("channel", ""))
-        if refused := self._check_channel(channel):
-            return refused
-        known = self.indexers[self._indexer_of(request)].acks.get(channel, {})
-        found = {}
-        with self._lock:
-            for number in json.loads(request.body or b"{}").get("acks", []):
-                ready = known.get(number, float("inf")) <= time.monotonic()
-                found[str(number)] = ready
-                if ready:
-                    del known[number]
-        return Response(200, {"Content-Type": "application/json"}, json.dumps({"acks": found}).encode())
+        def told(was_sent: bool) -> None:
+            with self._lock:
+                for one, ready in found.items():
+                    if ready:
+                        (self.acked if was_sent else self.unsure).update(pending[int(one)].ids)
 
-    def _store(self, taken: Taken) -> None:
+        made.told = told
+        return made
+
+    def _store(self, taken: Taken) -> list[str]:
         now = time.time()
+        ids = []
         with self._lock:
             for envelope in taken.envelopes:
                 event, fields = envelope.get("event"), envelope.get("fields") or {}
                 found = (event.get("sls_id") if isinstance(event, dict) else None) or fields.get("sls_id")
                 name = str(found) if found else f"without-id-{self.total}"
+                ids.append(name)
                 self.stored[name] += 1
                 self.times.setdefault(name, now)
                 self.total += 1
             if self.knobs.keep_envelopes:
                 self.envelopes += taken.envelopes
+        return ids
 
-    def _record(self, request: Request, response: Response, taken: Taken, body: bytes) -> None:
+    def _record(self, request: Request, response: Response, taken: Taken, body: bytes, indexer: int) -> None:
         code = -1
         if response.body[:1] == b"{":
-            code = int(orjson.loads(response.body).get("code", -1))
+            try:
+                code = int(orjson.loads(response.body).get("code", -1))
+            except (ValueError, TypeError):
+                code = -1
         kept = ("user-agent", "content-encoding", "content-type", "cookie", "connection")
         record = Record(
             time.time(), request.path, response.status, code, len(taken.envelopes), len(body),
             request.headers.get("authorization", "").partition(" ")[2],
             request.headers.get("x-splunk-request-channel", ""),
-            {name: request.headers[name] for name in kept if name in request.headers},
+            {name: request.headers[name] for name in kept if name in request.headers}, indexer, request.connection,
         )  # fmt: skip
         with self._lock:
             self.requests.append(record)
             self.bytes += len(body)
             self.answers["dropped" if response.drop else f"{response.status}/{code}"] += 1
+            if taken.envelopes and response.told is None:  # a fault answers instead of us
+                self.unsure.update(
+                    str(e["event"]["sls_id"])
+                    for e in taken.envelopes
+                    if isinstance(e.get("event"), dict) and "sls_id" in e["event"]
+                )
 
-    # remote control
+    # what the witness knows
 
-    def _control(self, request: Request) -> Response:
-        name = f"{request.method.lower()}_{request.path.removeprefix('/_control/')}"
-        command = getattr(self, f"_control_{name}", None)
-        if command is None:
-            return Response(404, {}, b"{}")
-        found = command(json.loads(request.body) if request.body else {})
-        data = found if isinstance(found, bytes) else json.dumps(found).encode()
-        return Response(200, {"Content-Type": "application/json"}, data)
+    def posts(self) -> list[Record]:
+        """Requests with events, in order."""
+        return [one for one in list(self.requests) if one.path in EVENT_PATHS]
 
-    def _control_get_stats(self, _: Any) -> Any:
+    def ids(self) -> list[str]:
+        """Every stored id as often as it is stored."""
+        with self._lock:
+            return list(self.stored.elements())
+
+    def show(self) -> dict[str, Any]:
+        """Numbers, for the remote control."""
         with self._lock:
             return {
-                "distinct": len(self.stored), "stored": self.total, "bytes": self.bytes,
-                "answers": dict(self.answers), "connections": self.server.connections,
+                "distinct": len(self.stored), "stored": self.total, "bytes": self.bytes, "answers": dict(self.answers),
+                "connections": self.server.connections, "unsure": len(self.unsure),
             }  # fmt: skip
 
-    def _control_get_ids(self, _: Any) -> bytes:
-        with self._lock:
-            return "\n".join(i for i, n in self.stored.items() for _ in range(n)).encode()
-
-    def _control_get_times(self, _: Any) -> Any:
-        with self._lock:
-            return dict(self.times)
-
-    def _control_get_envelopes(self, _: Any) -> bytes:
-        with self._lock:
-            return b"\n".join(orjson.dumps(one) for one in self.envelopes)
-
-    def _control_get_requests(self, _: Any) -> Any:
+    def show_requests(self) -> list[dict[str, Any]]:
+        """Every request, for the remote control."""
         with self._lock:
             return [asdict(one) for one in self.requests]
 
-    def _control_post_outage(self, given: dict[str, Any]) -> Any:
-        self.outage(given.pop("on"), **given)
-        return {"outage": self._outage}
-
-    def _control_post_script(self, given: list[dict[str, Any]]) -> Any:
-        self.script.extend(given)
-        return {"scripted": len(self.script)}
-
-    def _control_post_rule(self, given: dict[str, Any]) -> Any:
-        self.rules[:] = [given] if given else []
-        return self.rules
-
-    def _control_post_tokens(self, given: list[dict[str, Any]]) -> Any:
-        made = [Token(**{**one, "indexes": tuple(one.get("indexes", ()))}) for one in given]
-        self.tokens = {token.value: token for token in made}
-        return list(self.tokens)
-
-    def _control_post_knobs(self, given: dict[str, Any]) -> Any:
-        for name, value in given.items():
-            setattr(self.knobs, name, value)
-        return asdict(self.knobs)
-
-    def _control_post_reset(self, _: Any) -> Any:
+    def reset(self) -> None:
+        """Forget what was stored and asked."""
         with self._lock:
-            self.stored.clear()
-            self.times.clear()
-            self.envelopes.clear()
-            self.requests.clear()
-            self.answers.clear()
+            for one in (self.stored, self.unsure, self.acked, self.times, self.envelopes, self.requests, self.answers):
+                one.clear()
             self.total = self.bytes = 0
-        return {}
-
-    def _control_post_stop(self, _: Any) -> Any:
-        self.asked_to_stop.set()
-        return {}
-
-
-def _not_found() -> Response:
-    body = {"text": "The requested URL was not found on this server.", "code": 404}
-    return Response(404, {"Content-Type": "application/json"}, json.dumps(body).encode())
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
@@ -423,36 +452,7 @@ def _gunzip(data: bytes, limit: int) -> bytes:
     return inflater.decompress(data, limit)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until TERM, INT or POST /_control/stop."""
-    parser = argparse.ArgumentParser(description="A Splunk HEC for tests.")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--ack", action="store_true")
-    parser.add_argument("--indexers", type=int, default=1)
-    parser.add_argument("--indexes", default="", help="comma-separated allow-list of the token")
-    parser.add_argument("--profile", default="enterprise", choices=("enterprise", "cloud", "lookalike"))
-    parser.add_argument("--keep-envelopes", action="store_true")
-    given = parser.parse_args(arguments)
-    allowed = tuple(filter(None, given.indexes.split(",")))
-    hec = HecEmulator(
-        port=given.port, tls=given.tls, indexers=given.indexers, tokens=[Token(TOKEN, indexes=allowed, ack=given.ack)],
-        knobs=Knobs(profile=given.profile, keep_envelopes=given.keep_envelopes, sticky=given.indexers > 1),
-    )  # fmt: skip
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        hec.asked_to_stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    with hec:
-        ready = {"url": hec.url, "port": hec.server.port, "token": hec.token, "ca_file": hec.ca_file}
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
-        while not hec.asked_to_stop.wait(1.0):
-            pass
-    return 0
-
-
 if __name__ == "__main__":
+    from tests.emulators.hec_program import main
+
     raise SystemExit(main())

@@ -81,6 +81,23 @@ def take(body: bytes, token: Token) -> Taken:
     return taken
 
 
+def take_raw(body: bytes, metadata: dict[str, Any]) -> Taken:
+    """The raw endpoint: an event a line, with the request's metadata."""
+    lines = [line for line in body.decode("utf-8", "replace").splitlines() if line.strip()]
+    return Taken([metadata | {"event": line} for line in lines], code=0 if lines else 5)
+
+
+def instant(value: Any) -> int | None:
+    """`time` as microseconds since 1970: seconds, 13 digits of milliseconds, 19 of nanoseconds, number or string."""
+    text = repr(value) if isinstance(value, float) else str(value)
+    if _bad_time(value) or not _DECIMAL.fullmatch(text):
+        return None
+    whole, _, fraction = text.partition(".")
+    digits = {13: 3, 16: 6, 19: 9}.get(len(whole), 0)
+    nanoseconds = int((whole + fraction.ljust(9, "0")[:9]) if not digits else whole.ljust(len(whole) + 9 - digits, "0"))
+    return nanoseconds // 1000
+
+
 class Broken:
     """Stands for what cannot be parsed."""
 

@@ -48,6 +48,17 @@ class Response:
     sent: int | None = None  # only so many bytes of the body, then the connection ends
     rate: int | None = None  # bytes a second
     close: bool = False
+    raw: bytes | None = None  # these bytes, which need be no HTTP, and the connection ends
+    version: str = "1.1"
+    told: Callable[[bool], None] | None = None  # is called with whether all of it was handed to the network
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the body of a request is read: not past so many bytes (then the connection ends), at so many bytes a second."""
+
+    upto: int | None = None
+    rate: int | None = None
 
 
 class _Ended(Exception):
@@ -78,6 +89,7 @@ class HttpServer:
         self._served = 0
         self.stopping = threading.Event()
         self.keep_alive: float | None = None
+        self.greet: Callable[[str, str], Reading | None] | None = None  # method and target, before the body is read
         self.port = port
 
     def start(self) -> None:
@@ -160,13 +172,19 @@ class HttpServer:
         buffer = bytearray()
         while not self.stopping.is_set():
             connection.settimeout(self.keep_alive)
-            request = _read_request(connection, buffer, peer, number)
+            request = _read_request(connection, buffer, peer, number, self.greet)
             connection.settimeout(None)
             if request.method == "CONNECT":
                 connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 return True
             response = self._handle(request)
-            self._answer(connection, request, response)
+            was_sent = False
+            try:
+                self._answer(connection, request, response)
+                was_sent = not response.drop and response.sent is None and response.raw is None
+            finally:
+                if response.told is not None:
+                    response.told(was_sent)
             if response.close or response.drop or request.headers.get("connection", "").lower() == "close":
                 return False
         return False
@@ -175,7 +193,11 @@ class HttpServer:
         if response.drop or self.stopping.is_set():
             response.drop = True
             return
-        head = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Status')}"]
+        if response.raw is not None:
+            connection.sendall(response.raw)
+            response.drop = True
+            return
+        head = [f"HTTP/{response.version} {response.status} {_REASONS.get(response.status, 'Status')}"]
         head += [f"{name}: {value}" for name, value in response.headers.items()]
         head.append(f"Date: {_date(int(self._now()))}")
         head.append(f"Content-Length: {len(response.body)}\r\n\r\n")
@@ -199,7 +221,10 @@ class HttpServer:
                 return
 
 
-def _read_request(connection: socket.socket, buffer: bytearray, peer: str, number: int) -> Request:
+def _read_request(
+    connection: socket.socket, buffer: bytearray, peer: str, number: int,
+    greet: Callable[[str, str], Reading | None] | None = None,
+) -> Request:  # fmt: skip
     while (end := buffer.find(b"\r\n\r\n")) < 0:
         _more(connection, buffer)
     head = bytes(buffer[:end]).decode("latin-1")
@@ -214,8 +239,24 @@ def _read_request(connection: socket.socket, buffer: bytearray, peer: str, numbe
         headers[name.strip().lower()] = value.strip()
     if "100-continue" in headers.get("expect", "").lower():
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    reading = greet(words[0], words[1]) if greet else None
+    if reading is not None:
+        _read_badly(connection, buffer, int(headers.get("content-length") or 0), reading)
     body = _read_body(connection, buffer, headers)
     return _request(words[0], words[1], headers, body, peer=peer, number=number)
+
+
+def _read_badly(connection: socket.socket, buffer: bytearray, size: int, reading: Reading) -> None:
+    upto = size if reading.upto is None else min(reading.upto, size)
+    while len(buffer) < upto:
+        data = connection.recv(min(upto - len(buffer), max(1, (reading.rate or 1 << 20) // 10)))
+        if not data:
+            raise _Ended
+        buffer += data
+        if reading.rate is not None:
+            time.sleep(0.1)
+    if reading.upto is not None:
+        raise _Ended
 
 
 def _request(method: str, target: str, headers: dict[str, str], body: bytes, *, peer: str, number: int) -> Request:

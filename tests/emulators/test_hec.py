@@ -1,4 +1,4 @@
-"""The HEC emulator against facts/hec.md 6B, by number, and against clients that nobody here wrote."""
+"""The HEC emulator against facts/hec.md 6B, by number (the rest: test_hec_life.py), and against clients nobody here wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import subprocess
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ import pytest
 import requests
 
 from tests.emulators.hec import TOKEN, HecEmulator, Knobs
-from tests.emulators.hec_rules import Token
+from tests.emulators.hec_client import code, post
+from tests.emulators.hec_rules import Token, instant
 from tests.waiting import poll
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,25 +29,7 @@ def hec() -> Iterator[HecEmulator]:
         yield made
 
 
-def post(
-    hec: HecEmulator, body: str | bytes, path: str = "/services/collector/event", **headers: str
-) -> tuple[int, Any]:
-    given = {"Authorization": f"Splunk {TOKEN}", "User-Agent": "test"} | {
-        k.replace("_", "-"): v for k, v in headers.items()
-    }
-    data = body.encode() if isinstance(body, str) else body
-    answer = requests.post(hec.url + path, data=data, headers={k: v for k, v in given.items() if v}, timeout=10)
-    try:
-        return answer.status_code, answer.json()
-    except ValueError:
-        return answer.status_code, answer.text
-
-
-def code(found: tuple[int, Any]) -> tuple[int, int, int | None]:
-    return found[0], found[1]["code"], found[1].get("invalid-event-number")
-
-
-def test_01_a_valid_event_is_taken_and_an_empty_body_is_no_data(hec: HecEmulator) -> None:
+def test_6b_01_a_valid_event_is_taken_and_an_empty_body_is_no_data(hec: HecEmulator) -> None:
     assert code(post(hec, '{"event":"a"}')) == (200, 0, None)
     assert code(post(hec, "")) == (400, 5, None)
     assert code(post(hec, " \r\n")) == (400, 5, None)
@@ -63,44 +45,57 @@ def test_01_a_valid_event_is_taken_and_an_empty_body_is_no_data(hec: HecEmulator
         ("Splunk off", (403, 1)),
     ],
 )
-def test_02_tokens(header: str, expected: tuple[int, int]) -> None:
+def test_6b_02_tokens(header: str, expected: tuple[int, int]) -> None:
     with HecEmulator(tokens=[Token(TOKEN), Token("off", disabled=True)]) as hec:
         assert code(post(hec, '{"event":"a"}', Authorization=header))[:2] == expected
 
 
-def test_03_basic_with_the_token_as_password_and_query_tokens(hec: HecEmulator) -> None:
+def test_6b_03_basic_with_the_token_as_password_and_query_tokens(hec: HecEmulator) -> None:
     assert (
         requests.post(f"{hec.url}/services/collector", data='{"event":1}', auth=("any", TOKEN), timeout=10).status_code
         == 200
     )
     assert code(post(hec, '{"event":"a"}', f"/services/collector/event?token={TOKEN}"))[:2] == (400, 16)
     assert code(post(hec, '{"event":"a"}', "/services/collector/event?token=x"))[:2] == (403, 4)
+    hec.knobs.allow_query_token = True
+    assert code(post(hec, '{"event":"a"}', f"/services/collector/event?token={TOKEN}", Authorization=""))[:2] == (
+        200,
+        0,
+    )
+    assert code(post(hec, '{"event":"a"}', "/services/collector/event?token=x"))[:2] == (403, 4), "it beats the header"
 
 
-def test_04_paths(hec: HecEmulator) -> None:
+def test_6b_04_paths(hec: HecEmulator) -> None:
     for path in ("", "/1.0", "/event", "/event/1.0"):
         assert code(post(hec, '{"event":"a"}', f"/services/collector{path}"))[:2] == (200, 0)
     assert code(post(hec, "x", "/services/nothing"))[:2] == (404, 404)
     assert requests.get(f"{hec.url}/services/collector/event", timeout=10).status_code == 405
 
 
-def test_05_options_need_no_token(hec: HecEmulator) -> None:
+def test_6b_05_options_need_no_token(hec: HecEmulator) -> None:
     answer = requests.options(f"{hec.url}/services/collector/event", timeout=10)
     assert (answer.status_code, answer.headers["Allow"]) == (200, "POST,OPTIONS")
 
 
-def test_06_health(hec: HecEmulator) -> None:
-    assert requests.get(f"{hec.url}/services/collector/health", timeout=10).json()["code"] == 17
-    hec.outage(True, status=503, code=18)
-    assert requests.get(f"{hec.url}/services/collector/health", timeout=10).json()["code"] == 18
+def test_6b_06_health(hec: HecEmulator) -> None:
+    def ask(**headers: str) -> tuple[int, int]:
+        found = requests.get(f"{hec.url}/services/collector/health", timeout=10, headers=headers)
+        return found.status_code, found.json()["code"]
+
+    assert ask() == ask(Authorization="Splunk bogus") == (200, 17)
+    for full, down, expected in ((True, False, 18), (False, True, 19), (True, True, 20)):
+        hec.knobs.queue_full, hec.knobs.ack_down = full, down
+        assert ask() == (503, expected)
+    hec.knobs.shutting_down = True
+    assert ask() == (503, 23)
 
 
-def test_07_what_stands_before_the_bad_object_is_indexed(hec: HecEmulator) -> None:
+def test_6b_07_what_stands_before_the_bad_object_is_indexed(hec: HecEmulator) -> None:
     assert code(post(hec, '{"event":{"sls_id":"a"}}{"event":"b"')) == (400, 6, 1)
     assert set(hec.stored) == {"a"}
 
 
-def test_08_any_white_space_between_and_an_array(hec: HecEmulator) -> None:
+def test_6b_08_any_white_space_between_and_an_array(hec: HecEmulator) -> None:
     for body in (
         '{"event":1}{"event":2}',
         '{"event":1}\n{"event":2}',
@@ -119,12 +114,12 @@ def test_08_any_white_space_between_and_an_array(hec: HecEmulator) -> None:
         ('{"event":1,"time":1.7E+29}', 15),
     ],
 )  # fmt: skip
-def test_09_event_faults_carry_the_right_number(hec: HecEmulator, bad: str, expected: int) -> None:
+def test_6b_09_event_faults_carry_the_right_number(hec: HecEmulator, bad: str, expected: int) -> None:
     assert code(post(hec, '{"event":{"sls_id":"a"}}' + bad + '{"event":{"sls_id":"c"}}')) == (400, expected, 1)
     assert set(hec.stored) == {"a"}
 
 
-def test_10_a_wrong_index_is_counted_from_one_and_an_empty_list_allows_all(hec: HecEmulator) -> None:
+def test_6b_10_a_wrong_index_is_counted_from_one_and_an_empty_list_allows_all(hec: HecEmulator) -> None:
     body = '{"event":{"sls_id":"a"},"index":"main"}{"event":1,"index":"other"}'
     with HecEmulator(tokens=[Token(TOKEN, indexes=("main",))]) as strict:
         assert code(post(strict, body)) == (400, 7, 2)
@@ -132,24 +127,24 @@ def test_10_a_wrong_index_is_counted_from_one_and_an_empty_list_allows_all(hec: 
     assert code(post(hec, body)) == (200, 0, None)
 
 
-def test_11_after_an_unknown_key_nothing_more_is_indexed(hec: HecEmulator) -> None:
+def test_6b_11_after_an_unknown_key_nothing_more_is_indexed(hec: HecEmulator) -> None:
     assert code(
         post(hec, '{"event":{"sls_id":"a"}}{"event":{"sls_id":"b"}}{"event":1,"extra":1}{"event":{"sls_id":"d"}}')
     ) == (200, 0, None)
     assert set(hec.stored) == {"a", "b"}
 
 
-def test_12_fields_without_event_are_answered_with_success_and_not_stored(hec: HecEmulator) -> None:
+def test_6b_12_fields_without_event_are_answered_with_success_and_not_stored(hec: HecEmulator) -> None:
     assert code(post(hec, '{"fields":{"a":"b"}}')) == (200, 0, None)
     assert not hec.stored
 
 
-def test_13_metadata_do_not_carry_over(hec: HecEmulator) -> None:
+def test_6b_13_metadata_do_not_carry_over(hec: HecEmulator) -> None:
     post(hec, '{"event":1,"host":"h"}{"event":2}')
     assert "host" not in hec.envelopes[1]
 
 
-def test_15_gzip_corrupt_gzip_deflate_and_size(hec: HecEmulator) -> None:
+def test_6b_15_gzip_corrupt_gzip_deflate_and_size(hec: HecEmulator) -> None:
     assert code(post(hec, gzip.compress(b'{"event":1}'), Content_Encoding="gzip"))[:2] == (200, 0)
     assert post(hec, b"not gzip", Content_Encoding="gzip")[0] == 400
     assert post(hec, b"x", Content_Encoding="deflate")[0] == 415
@@ -159,56 +154,22 @@ def test_15_gzip_corrupt_gzip_deflate_and_size(hec: HecEmulator) -> None:
         assert code(post(cloud, '{"event":"' + "x" * 200 + '"}')) == (400, 6, 0)
 
 
-def test_16_a_bomb_is_bounded_by_the_cap(hec: HecEmulator) -> None:
+@pytest.mark.parametrize(
+    "time",
+    ["1700000000.123456", 1700000000.123456, "1700000000123456000", 1700000000123456000, "1700000000.123456789"],
+    ids=str,
+)
+def test_6b_14_every_form_of_time_is_the_same_instant(hec: HecEmulator, time: Any) -> None:
+    assert code(post(hec, json.dumps({"event": 1, "time": time}))) == (200, 0, None)
+    assert instant(hec.envelopes[0]["time"]) == 1_700_000_000_123_456
+    assert instant(1_700_000_000_123) == 1_700_000_000_123_000
+    assert instant(1_700_000_000) == 1_700_000_000_000_000
+    assert instant("1.7E9") is None
+
+
+def test_6b_16_a_bomb_is_bounded_by_the_cap(hec: HecEmulator) -> None:
     hec.knobs.max_content_length = 1 << 20
     assert post(hec, gzip.compress(bytes(64 << 20)), Content_Encoding="gzip")[0] == 413
-
-
-def test_17_to_20_channels_and_acknowledgements() -> None:
-    with HecEmulator(tokens=[Token(TOKEN, ack=True)]) as hec:
-        assert code(post(hec, '{"event":1}')) == (400, 10, None)
-        assert code(post(hec, '{"event":1}', X_Splunk_Request_Channel="no-guid")) == (400, 11, None)
-        one, two = str(uuid.uuid4()), str(uuid.uuid4())
-        ids = [post(hec, '{"event":1}', X_Splunk_Request_Channel=c)[1]["ackId"] for c in (one, one, two)]
-        assert ids == [0, 1, 0]
-
-        def poll_acks(channel: str) -> Any:
-            return post(hec, '{"acks":[0,7]}', "/services/collector/ack", X_Splunk_Request_Channel=channel)[1]["acks"]
-
-        assert poll_acks(one) == {"0": True, "7": False}
-        assert poll_acks(one) == {"0": False, "7": False}, "true is said once"
-    with HecEmulator() as plain:
-        assert code(post(plain, '{"acks":[0]}', "/services/collector/ack")) == (400, 14, None)
-
-
-def test_24_nearly_full_is_accepted_and_busy_is_not(hec: HecEmulator) -> None:
-    hec.knobs.near_full = True
-    assert code(post(hec, '{"event":1}'))[:2] == (200, 24)
-    hec.outage(True)
-    assert code(post(hec, '{"event":1}'))[:2] == (503, 9)
-    hec.outage(False)
-    assert hec.total == 1
-
-
-def test_26_detention_is_404_everywhere(hec: HecEmulator) -> None:
-    hec.knobs.detention = True
-    assert post(hec, '{"event":1}')[0] == 404
-    assert requests.get(f"{hec.url}/services/collector/health", timeout=10).status_code == 404
-
-
-def test_30_scripted_answers_and_dropped_connections(hec: HecEmulator) -> None:
-    hec.script.extend([{"status": 502, "body": "<html>"}, {"drop": True}])
-    assert post(hec, '{"event":1}')[0] == 502
-    with pytest.raises(requests.ConnectionError):
-        post(hec, '{"event":1}')
-    assert code(post(hec, '{"event":1}'))[:2] == (200, 0)
-
-
-def test_31_the_record_tells_what_came_and_how_often(hec: HecEmulator) -> None:
-    for _ in range(2):
-        post(hec, '{"event":{"sls_id":"a"}}')
-    assert hec.stored == {"a": 2}
-    assert [r.status for r in hec.requests] == [200, 200]
 
 
 def test_a_lookalike_takes_all_or_nothing() -> None:
