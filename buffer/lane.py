@@ -20,13 +20,13 @@ from typing import Any, Self
 
 import diskcache
 import orjson
-import structlog
 
 from buffer.bell import Bell
 from buffer.budget import allocated
 from buffer.database import classify, open_cache, transact
 from buffer.disk import DurableDisk
 from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
+from buffer.lean import structlog
 from buffer.settings import SpoolSettings
 from buffer.values import Position, ShardKey
 

@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from buffer import body, states
 from buffer.budget import allocated
 from buffer.database import classify, sync_directory
 from buffer.errors import SpoolDamaged
 from buffer.lane import Lane, add, forget_file, name_file
+from buffer.lean import structlog
 from buffer.values import DeadLetter
 
 log = structlog.get_logger()

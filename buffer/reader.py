@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
-import structlog
 
 from buffer import body
 from buffer.checks import write_durably
@@ -19,6 +18,7 @@ from buffer.database import classify, sync_directory
 from buffer.disk import write_all
 from buffer.errors import SpoolDamaged
 from buffer.lane import add, remove_batch
+from buffer.lean import structlog
 from buffer.letters import Letters
 from buffer.values import Batch, DeadLetter, Tally
 

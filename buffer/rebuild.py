@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import diskcache
-import structlog
 
 from buffer import body, outside, states
 from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.errors import SpoolDamaged
 from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, save_position, take_lock
+from buffer.lean import structlog
 from buffer.letters import insert_letters
 from buffer.values import Position, ShardKey
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from buffer import budget, outside
 from buffer.checks import check_file_system, check_format, check_index, identity
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
 from buffer.home import empty_adopted
 from buffer.lane import ADOPTED, nothing, take_lock
+from buffer.lean import structlog
 from buffer.outside import LaneStats, find_position, lowest_waiting
 from buffer.rebuild import known_epochs, rebuild
 from buffer.settings import SpoolSettings

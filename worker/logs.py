@@ -16,7 +16,7 @@ from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Any, TextIO
 
-import structlog
+from buffer.lean import structlog
 
 #: Seconds in which the same event of level warning or worse is printed once.
 REPEAT_AFTER = 30.0
