@@ -69,7 +69,8 @@ class Marks:
         self._fd = os.open(path, os.O_WRONLY | (os.O_APPEND if append else 0))
 
     def __call__(self, *words: object) -> None:
-        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces (one opened to append appends all the same).
+        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces (one opened to append
+        # appends all the same).
         # By a system call that the spool never makes, so that an error injected into the spool's does not hit this one.
         os.pwritev(self._fd, [(" ".join(map(str, words)) + "\n").encode()], 0)
 
