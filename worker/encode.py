@@ -37,8 +37,7 @@ _ROW = struct.Struct("=QQII")
 
 @dataclass(slots=True)
 class Span:
-    """Consecutive events with the same route and token. Not frozen: where topics mix there are thousands a pull, and a
-    frozen one takes four times as long to make."""
+    """Consecutive events with the same route and token."""
 
     first: int
     count: int
@@ -67,13 +66,40 @@ class Cursors(Sequence[str]):
         return cursor_part(self._begin, self._places[row], self._sparse)
 
 
+class Spans(Sequence[Span]):
+    """The spans of a pull, made when asked for: where topics mix there are as many as groups, and mostly nobody asks."""
+
+    def __init__(self, rows: list[tuple[int, int, int]], kinds: list[tuple[str, str, str, str]]) -> None:
+        self.rows, self.kinds = rows, kinds
+        """(first, count, kind); (route, token, index, sourcetype)."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Span: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Span]: ...
+    def __getitem__(self, row: int | slice) -> Span | list[Span]:
+        if isinstance(row, slice):
+            return [Span(first, count, *self.kinds[kind]) for first, count, kind in self.rows[row]]
+        first, count, kind = self.rows[row]
+        return Span(first, count, *self.kinds[kind])
+
+    def around(self, first: int, count: int) -> list[Span]:
+        """Those that hold some of these events, in order."""
+        start = bisect_right(self.rows, first, key=_first_of) - 1
+        stop = bisect_left(self.rows, first + count, lo=start, key=_first_of)
+        return self[start:stop]
+
+
 @dataclass(slots=True)
 class Encoded:
     """The events of one pull."""
 
     data: bytes | bytearray = b""
     ends: array[int] = field(default_factory=lambda: array("Q"))
-    spans: list[Span] = field(default_factory=list)
+    spans: Spans = field(default_factory=lambda: Spans([], []))
     decoded: dict[str, int] = field(default_factory=dict)
     filtered: dict[str, int] = field(default_factory=dict)
     head: str = ""
@@ -105,17 +131,20 @@ class Encoded:
 
     def spans_of(self, first: int, count: int) -> list[Span]:
         """The spans that hold some of these events, in order."""
-        start = bisect_right(self.spans, first, key=_first_of) - 1
-        stop = bisect_left(self.spans, first + count, lo=start, key=_first_of)
-        return self.spans[start:stop]
+        return self.spans.around(first, count)
+
+    def token(self) -> str | None:
+        """Of all of them; None where they differ."""
+        tokens = {kind[1] for kind in self.spans.kinds}
+        return tokens.pop() if len(tokens) == 1 else None
 
     def span(self, event: int) -> Span:
         """The span that holds it."""
         return self.spans_of(event, 1)[0]
 
 
-def _first_of(span: Span) -> int:
-    return span.first
+def _first_of(row: tuple[int, int, int]) -> int:
+    return row[0]
 
 
 class Encoder:
@@ -189,8 +218,7 @@ class Encoder:
         encoded.data = found[0]
         encoded.ends, encoded.firsts, encoded.places = (array("Q", numbers) for numbers in found[1:4])
         encoded.cursors = Cursors(pull.begin, encoded.places, pull.sparse)
-        names = list(spans)
-        encoded.spans = [Span(first, count, *names[kind]) for first, count, kind in found[4]]
+        encoded.spans = Spans(found[4], list(spans))
         return encoded
 
     def encode_letter(self, letter: DeadLetter, index: str = "", note: str = "") -> Encoded:
@@ -273,13 +301,16 @@ def span_kind(plan: Plan) -> tuple[str, str, str, str]:
     return resolved.route, resolved.token, resolved.index, resolved.sourcetype
 
 
-def add_span(spans: list[Span], first: int, count: int, plan: Plan) -> None:
+def add_span(spans: Spans, first: int, count: int, plan: Plan) -> None:
     """Join it to the span before where nothing differs."""
     kind = span_kind(plan)
-    if spans and (spans[-1].route, spans[-1].token, spans[-1].index, spans[-1].sourcetype) == kind:
-        spans[-1] = Span(spans[-1].first, spans[-1].count + count, *kind)
-    else:
-        spans.append(Span(first, count, *kind))
+    if kind not in spans.kinds:
+        spans.kinds.append(kind)
+    number = spans.kinds.index(kind)
+    if spans.rows and spans.rows[-1][2] == number:
+        first, before, number = spans.rows.pop()
+        count += before
+    spans.rows.append((first, count, number))
 
 
 def fill(encoded: Encoded, out: list[bytes]) -> None:

@@ -171,8 +171,8 @@ class Refusals:
         if isinstance(work, LetterWork):
             work.bury(again(work.letter, verdict, state, key))
             return
-        for letter in self._letters(piece, verdict, state, key):
-            work.bury(letter)
+        for event, letter in enumerate(self._letters(piece, verdict, state, key), piece.first):
+            work.bury(letter, piece.encoded.span(event).route)
         if state == "dead":
             log.error(
                 "event refused for good: dead letter", code=verdict.code, error=verdict.why, hint="sls-siem dead ls"

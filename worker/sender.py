@@ -378,6 +378,10 @@ class Sender:
     def _pieces(self, work: BatchWork, place: int, encoded: Encoded) -> Iterator[tuple[Piece, str, Hold | None]]:
         """As few pieces as tokens and holds allow: routes and indexes may differ within one."""
         holds = self.delivery.holds
+        token = encoded.token()
+        if token is not None and not holds.active:
+            yield Piece(work, encoded, place, 0, len(encoded)), token, None
+            return
         kinds = groupby(encoded.spans, key=lambda span: (span.token, hold.key if (hold := holds.of(span)) else ""))
         for (token, key), spans in kinds:
             first, *rest = spans

@@ -24,24 +24,24 @@ class BatchWork:
     encoded: bool = False
     """All its pulls have been taken apart."""
     decoded: dict[str, int] = field(default_factory=dict)
-    delivered: dict[str, int] = field(default_factory=dict)
     filtered: dict[str, int] = field(default_factory=dict)
     buried: list[DeadLetter] = field(default_factory=list)
+    buried_by: dict[str, int] = field(default_factory=dict)
+    """Route → how many of them."""
     set_aside: list[tuple[Batch, int, str]] = field(default_factory=list)
     bytes: int = 0
     """Compressed and encoded together: what it holds of the memory."""
 
     def accept(self, encoded: Encoded, first: int, count: int) -> None:
         """These were taken by Splunk."""
+        del encoded, first
         self.pending -= count
-        for span in encoded.spans_of(first, count):
-            shared = min(span.first + span.count, first + count) - max(span.first, first)
-            raised(self.delivered, span.route, shared)
 
-    def bury(self, letter: DeadLetter) -> None:
+    def bury(self, letter: DeadLetter, route: str) -> None:
         """This one was refused, or waits for a hold."""
         self.pending -= 1
         self.buried.append(letter)
+        raised(self.buried_by, route, 1)
 
     def release(self, hold: str) -> None:
         """It ended before these were written down as waiting for it."""
@@ -51,6 +51,12 @@ class BatchWork:
     def done(self) -> bool:
         """Whether it can be acked."""
         return self.encoded and self.pending == 0
+
+    @property
+    def delivered(self) -> dict[str, int]:
+        """By route, once it is done: what was neither filtered nor buried. Counting each request would cost more than all else."""
+        gone = {route: self.filtered.get(route, 0) + self.buried_by.get(route, 0) for route in self.decoded}
+        return {route: events - gone[route] for route, events in self.decoded.items() if events > gone[route]}
 
     @property
     def tally(self) -> Tally:
