@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,14 +244,19 @@ def dead(spool: Path) -> Iterator[tuple[str, DeadLetter]]:
                     yield directory.name, found
 
 
+def _own_lanes(spool: Path, spool_id: str) -> Iterator[Path]:
+    """Those whose positions count: adopted lanes and the one of `replay` do not."""
+    for lane in lane_directories(spool):
+        if lane.name.startswith(f"{spool_id}-") and not lane.name.endswith("-replay"):
+            yield lane
+
+
 def find_position(spool: Path, spool_id: str, key: ShardKey) -> Position | None:
     """Over this spool's own lanes: highest epoch, and its highest put and checkpoint."""
     from buffer.lane import key_text
 
     found = []
-    for lane in lane_directories(spool):
-        if not lane.name.startswith(f"{spool_id}-") or lane.name.endswith("-replay"):
-            continue
+    for lane in _own_lanes(spool, spool_id):
         with connection(lane) as db:
             row = (
                 db
@@ -262,21 +267,38 @@ def find_position(spool: Path, spool_id: str, key: ShardKey) -> Position | None:
     return merge(found)
 
 
+def group_positions(spool: Path, spool_id: str, project: str, logstore: str, group: str) -> dict[ShardKey, Position]:
+    """All that this spool's own lanes know of a consumer group, whatever the query."""
+    found: dict[ShardKey, list[Position]] = {}
+    for lane in _own_lanes(spool, spool_id):
+        with connection(lane) as db:
+            rows = db.execute("SELECT key, epoch, put, checkpoint FROM position").fetchall() if db else []
+        for text, *position in rows:
+            key = ShardKey(*orjson.loads(text))
+            if (key.project, key.logstore, key.group) == (project, logstore, group):
+                found.setdefault(key, []).append(Position(*position))
+    return {key: position for key, positions in found.items() if (position := merge(positions)) is not None}
+
+
 def lowest_waiting(spool: Path, project: str, logstore: str, shard: int) -> int | None:
     """The lowest cursor of a shard that waits in any lane, whatever its query and epoch."""
-    found = []
+    return lowest_waiting_of(spool, [(project, logstore, shard)]).get((project, logstore, shard))
+
+
+def lowest_waiting_of(spool: Path, places: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], int]:
+    """The same for many (project, logstore, shard) at once; those of which nothing waits are left out."""
+    found: dict[tuple[str, str, int], int] = {}
+    wanted = list(places)
     for lane in lane_directories(spool):
         with connection(lane) as db:
-            row = (
-                db
-                and db.execute(
-                    "SELECT min(begin) FROM held WHERE project = ? AND logstore = ? AND shard = ?",
-                    (project, logstore, shard),
-                ).fetchone()
-            )
-        if row and row[0] is not None:
-            found.append(row[0])
-    return min(found, default=None)
+            for place in wanted if db else ():
+                row = db.execute(_LOWEST, place).fetchone() if db else None
+                if row and row[0] is not None:
+                    found[place] = min(row[0], found.get(place, row[0]))
+    return found
+
+
+_LOWEST = "SELECT min(begin) FROM held WHERE project = ? AND logstore = ? AND shard = ?"
 
 
 def verify(spool: Path) -> Iterator[dict[str, Any]]:

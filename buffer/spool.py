@@ -16,12 +16,20 @@ from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
 from buffer.home import empty_adopted
 from buffer.lane import ADOPTED, nothing, take_lock
 from buffer.lean import structlog
-from buffer.outside import LaneStats, find_position, lowest_waiting
+from buffer.outside import LaneStats, find_position, group_positions, lowest_waiting_of
 from buffer.rebuild import known_epochs, rebuild
 from buffer.settings import SpoolSettings
 from buffer.writer import LaneWriter
 
-__all__ = ["Fault", "Spool", "SpoolStats", "find_position", "lane_directory", "lowest_waiting"]
+__all__ = [
+    "Fault",
+    "Spool",
+    "SpoolStats",
+    "find_position",
+    "group_positions",
+    "lane_directory",
+    "lowest_waiting_of",
+]
 
 log = structlog.get_logger()
 

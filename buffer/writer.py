@@ -196,10 +196,15 @@ class LaneWriter(Lane):
                     save_position(sql, key, position)
             self._positions.update(changed)
 
-    def add_lost(self, source: str, groups: int) -> None:
-        """LogGroups that retention took before they were pulled."""
+    def skip_lost(self, key: ShardKey, epoch: int, cursor: int, source: str, groups: int) -> None:
+        """LogGroups that retention took before they were pulled. Counted once: the position moves with the count."""
+        known = self.position(key)
+        checkpoint = known.checkpoint if known is not None and known.epoch == epoch else None
+        position = Position(epoch, cursor, checkpoint)
         with self.transaction("a count") as sql:
+            save_position(sql, key, position)
             add(sql, "lost_to_retention_groups", groups, source)
+        self._positions[key] = position
 
     def backlog_age(self) -> float:
         """Seconds since the oldest waiting batch was put; 0 when none waits."""

@@ -61,6 +61,35 @@ def test_run_time_code_has_no_assert_no_bare_except_and_a_docstring(path: Path) 
         )
 
 
+def test_no_file_imports_one_that_imports_it() -> None:
+    """Not for annotations either: files that know each other are one file."""
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sources()}
+    known = set(names.values())
+    graph = {name: imported_files(path) & known for path, name in names.items()}
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        todo = list(graph[start])
+        while todo:
+            if (name := todo.pop()) not in found:
+                found.add(name)
+                todo += graph[name]
+        return found
+
+    assert not [name for name in graph if name in reached(name)]
+
+
+def imported_files(path: Path) -> set[str]:
+    """`from worker import slots` names a file as `import worker.slots` does."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
 def test_the_entry_point_imports_nothing_at_its_top_level() -> None:
     tree = ast.parse((ROOT / "supervisor" / "__main__.py").read_text())
     names = [name for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for name in imports(node)]

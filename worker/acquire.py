@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buffer.spool import find_position
 from buffer.values import ShardKey
 from worker.logs import get_logger
 from worker.member import Member
+from worker.positions import first_cursors, note_starts
 from worker.sls import Shard
-from worker.start import Start, Where, decide, parse_start
+from worker.start import Start, Where, decide
 
 log = get_logger()
-#: Before `begin` is chosen because other shards have checkpoints: somebody may be saving the first ones right now.
+#: Seconds before `begin` is chosen because other shards have checkpoints: somebody may be saving the first ones now.
 SECOND_LOOK = 2.0
+#: Of the consumer time-out, before `start` is chosen because none has: who made the group may be about to save them.
+PATIENCE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +30,20 @@ class Acquired:
     """S as it was found."""
 
 
-def shard_key(member: Member, shard: Shard) -> ShardKey:
-    """What its positions are keyed by."""
-    source = member.source
-    return ShardKey(source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created)
-
-
-def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float], bool]) -> Acquired:
-    """Raises SlsError or SpoolError; the caller tries again."""
-    server, others = look(member, shard.number)
-    known = find_position(member.context.settings.spool.directory, member.context.spool_id, key)
-    start = decide(server, known, others)
-    if start.where is Where.BORN and not wait(SECOND_LOOK):
-        server, others = look(member, shard.number)
-        start = decide(server, known, others)
-    cursor = resolve(member, shard.number, start)
+def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float], bool]) -> Acquired | None:
+    """None when asked to leave meanwhile. Raises SlsError or SpoolError; the caller tries again."""
+    start, server = look(member, key)
+    if start.where in {Where.BORN, Where.SETTING}:
+        born = start.where is Where.BORN
+        if wait(SECOND_LOOK if born else PATIENCE * member.fence.timeout):
+            return None
+        start, server = look(member, key)
+    if start.where is Where.SETTING:
+        found = first_run(member, key, wait)
+        if found is None:
+            return None
+        start, server = found
+    cursor = member.data.get_cursor_at(shard.number, "begin") if start.cursor is None else start.cursor
     settle(member, key, start, server, cursor)
     log.info(
         "shard taken", source=member.source.name, shard=shard.number, cursor=cursor, why=start.where.value,
@@ -51,28 +52,38 @@ def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float],
     return Acquired(cursor, start.epoch, server)
 
 
-def look(member: Member, number: int) -> tuple[int | None, bool]:
-    """(S, whether other shards of the group have checkpoints)"""
+def look(member: Member, key: ShardKey) -> tuple[Start, int | None]:
+    """(what the table says, S)"""
     found = member.saving.checkpoints(member.source.consumer_group)
-    return found.get(number), any(one is not None for other, one in found.items() if other != number)
+    server = found.get(key.shard)
+    others = any(one is not None for other, one in found.items() if other != key.shard)
+    member.lived = member.lived or others or server is not None
+    known = find_position(member.context.settings.spool.directory, member.context.spool_id, key)
+    return decide(server, known, others), server
 
 
-def resolve(member: Member, number: int, start: Start) -> int:
-    """The cursor itself."""
-    if start.cursor is not None:
-        return start.cursor
-    where = "begin" if start.where is Where.BORN else parse_start(member.source.start, time.time())
-    return member.data.get_cursor_at(number, where)
+def first_run(member: Member, key: ShardKey, wait: Callable[[float], bool]) -> tuple[Start, int | None] | None:
+    """A group without any checkpoint, that somebody else made: `start` for all its shards at once, known to all slots."""
+    lock = member.group_lock()
+    while not lock.try_take():
+        if wait(0.1):
+            return None
+    try:
+        start, server = look(member, key)
+        if start.where is Where.SETTING:
+            starts = first_cursors(member)
+            note_starts(member, starts)
+            start = replace(start, cursor=starts.get(key.shard))
+        return start, server
+    finally:
+        lock.release()
 
 
 def settle(member: Member, key: ShardKey, start: Start, server: int | None, cursor: int) -> None:
-    """Write what the start table wants on disk, and on SLS, before the first pull."""
+    """Write what the start table wants on disk before the first pull. SLS gets the checkpoint from the Saver at once."""
     if start.where is Where.MOVED_BACK:
         log.warning("the checkpoint was moved back; reading again from there", source=member.source.name,
                     shard=key.shard, cursor=cursor)  # fmt: skip
         member.putter.start_epoch(key, start.epoch, cursor)
     elif server is not None:
         member.putter.note_checkpoints({key: (start.epoch, server)})
-    if start.where is Where.SETTING and member.fence.holds():
-        member.saving.save_checkpoint(member.source.consumer_group, member.consumer, key.shard, cursor)
-        member.putter.note_checkpoints({key: (start.epoch, cursor)})

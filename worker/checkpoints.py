@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from buffer.errors import SpoolDamaged, SpoolError
-from buffer.spool import lowest_waiting
 from buffer.values import ShardKey
+from worker.held import HeldShard
 from worker.logs import get_logger
 from worker.member import Member
 from worker.pace import checkpoint_due
 from worker.sls_errors import Revoked, SlsError
-
-if TYPE_CHECKING:
-    from worker.reader import Reader
+from worker.waiting import delivered_target
 
 log = get_logger()
-
-
-def delivered_target(durable: int, lowest: int | None, acquired: int | None) -> int:
-    """For `checkpoint = "delivered"`: up to the first pull that still waits, but never behind what was found."""
-    target = durable if lowest is None else min(durable, lowest)
-    return target if acquired is None else max(acquired, target)
+#: Seconds for which a look at what waits in all lanes serves.
+LOOK_EVERY = 2.0
 
 
 class Saver:
@@ -37,18 +30,18 @@ class Saver:
         """Until the source's last reader has ended."""
         while not self._finished.wait(0.25):
             rows: dict[ShardKey, tuple[int, int]] = {}
-            for reader in self._member.live_readers():
-                if row := self.save(reader, hurry=False):
-                    rows[reader.key] = row
+            for held in self._member.live():
+                if row := self.save(held, hurry=False):
+                    rows[held.key] = row
             self.note(rows)
 
-    def last(self, reader: Reader) -> None:
+    def last(self, held: HeldShard) -> None:
         """At hand-over, from the reader's own thread; three tries."""
         for wait in (0.2, 1.0, 0.0):
-            row = self.save(reader, hurry=True)
+            row = self.save(held, hurry=True)
             if row:
-                self.note({reader.key: row})
-            if row or reader.saved == reader.durable or reader.abandoned:
+                self.note({held.key: row})
+            if row or held.saved == held.target or held.abandoned:
                 return
             time.sleep(wait)
 
@@ -63,47 +56,57 @@ class Saver:
         except SpoolError as error:
             log.warning("checkpoints not noted", source=self._member.source.name, error=str(error))
 
-    def save(self, reader: Reader, *, hurry: bool) -> tuple[int, int] | None:
+    def save(self, held: HeldShard, *, hurry: bool) -> tuple[int, int] | None:
         """(epoch, C) when SLS has acknowledged it."""
-        with reader.saving:
+        with held.saving:
             now = time.monotonic()
             try:
-                target = self._target(reader)
+                target = held.target = self._target(held, hurry=hurry)
             except SpoolDamaged:
                 raise
             except SpoolError as error:
                 log.warning("what waits is not known", source=self._member.source.name, error=str(error))
                 return None
             due = checkpoint_due(
-                durable=target, saved=reader.saved, since_saved=1e9 if hurry else now - reader.tried_to_save,
-                readonly_at_end=reader.closed, sealed=reader.sealed,
+                durable=target, saved=held.saved, since_saved=1e9 if hurry else now - held.tried_to_save,
+                readonly_at_end=held.closed, sealed=held.sealed,
             )  # fmt: skip
-            if not due or target is None or reader.abandoned or not self._member.fence.holds():
+            if not due or target is None or held.abandoned or not self._member.fence.holds():
                 return None
-            reader.tried_to_save = now
-            sealing = reader.closed and target == reader.durable
-            return self._send(reader, target, sealing)
+            held.tried_to_save = now
+            sealing = held.closed and target == held.durable
+            return self._send(held, target, sealing)
 
-    def _send(self, reader: Reader, target: int, sealing: bool) -> tuple[int, int] | None:
-        member, area = self._member, f"shard {reader.number} checkpoint"
+    def _send(self, held: HeldShard, target: int, sealing: bool) -> tuple[int, int] | None:
+        member, area = self._member, f"shard {held.number} checkpoint"
         try:
-            member.saving.save_checkpoint(member.source.consumer_group, member.consumer, reader.number, target)
+            member.saving.save_checkpoint(member.source.consumer_group, member.consumer, held.number, target)
         except Revoked as error:
-            log.info("shard taken away", source=member.source.name, shard=reader.number, code=error.code)
-            reader.abandon()
+            log.info("shard taken away", source=member.source.name, shard=held.number, code=error.code)
+            held.revoke()
             return None
         except SlsError as error:
-            reader.tried_to_save = time.monotonic() + member.troubles.note(area, error) - 2.0
+            held.tried_to_save = time.monotonic() + member.troubles.note(area, error) - LOOK_EVERY
             return None
         member.troubles.clear(area)
-        reader.saved, reader.sealed = target, sealing
-        return reader.epoch, target
+        member.lived = True
+        held.saved, held.sealed = target, sealing
+        return held.epoch, target
 
-    def _target(self, reader: Reader) -> int | None:
-        durable = reader.durable
+    def _target(self, held: HeldShard, *, hurry: bool) -> int | None:
+        """How far the checkpoint may go."""
+        durable = held.durable
         if durable is None or self._member.context.settings.checkpoint == "spooled":
             return durable
-        settings, source = self._member.context.settings, self._member.source
-        # After `durable` was read: what is put between the two makes the target only lower.
-        lowest = lowest_waiting(settings.spool.directory, source.project, source.logstore, reader.number)
-        return delivered_target(durable, lowest, reader.acquired)
+        # After `durable` was read, and the look begins after this: what is put in between makes the target only lower.
+        now = time.monotonic()
+        if hurry or held.mark is None:
+            held.mark = (now, durable)
+        marked, durable = held.mark
+        look = self._member.waiting.look(now if hurry else now - LOOK_EVERY)
+        if look.begun <= marked:
+            return held.target
+        held.mark = None
+        source = self._member.source
+        lowest = look.lowest.get((source.project, source.logstore, held.number))
+        return delivered_target(durable, lowest, held.acquired)

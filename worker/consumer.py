@@ -27,6 +27,7 @@ from worker.room import Room
 from worker.settings import SourceSettings
 from worker.shown import show
 from worker.sls_errors import SlsError
+from worker.waiting import Waiting
 
 log = get_logger()
 TURN = 0.25
@@ -75,6 +76,7 @@ class Consumer:
         # A sender reads at least one batch: it must fit into what a sender may hold, several times as large when encoded.
         self._putter = Putter(writer, context.settings.spool, report, min(MAX_BYTES, context.max_in_flight_bytes // 8))
         self._room = Room(context.max_in_flight_bytes)
+        self._spooled = Waiting(context.settings.spool.directory)
         self._failures: list[BaseException] = []
         self._hearts: list[Heart] = []
         self._waiting: list[SourceSettings] = list(context.settings.sources)
@@ -119,7 +121,7 @@ class Consumer:
             host = socket.gethostname()
             name = consumer_name(source.consumer_group, host, self._context.spool_id, self._context.slot)
             try:
-                member = Member(source, self._context, self._putter, self._room, self._report, name)
+                member = Member(source, self._context, self._putter, self._room, self._spooled, self._report, name)
             except SlsError as error:
                 if self._report.hold("source", source.name, error.error, error.hint):
                     log.error("source held", source=source.name, error=error.error, hint=error.hint)
@@ -149,8 +151,8 @@ class Consumer:
 
     def _hung(self, now: float) -> bool:
         """Whether a thread is past its own deadline."""
-        readers = [reader for heart in self._hearts for reader in heart.member.live_readers()]
-        return self._putter.deadline < now or any(reader.deadline < now for reader in readers)
+        shards = [held for heart in self._hearts for held in heart.member.live()]
+        return self._putter.deadline < now or any(held.deadline < now for held in shards)
 
     def _each_second(self) -> None:
         level = self._context.board.memory_level
@@ -159,9 +161,7 @@ class Consumer:
         self._level = level
         if time.monotonic() >= self._next_summary:
             self._next_summary = time.monotonic() + SUMMARY_EVERY
-            log.debug(
-                "consumer", **self._putter.since_last(), shards=sum(len(h.member.live_readers()) for h in self._hearts)
-            )
+            log.debug("consumer", **self._putter.since_last(), shards=sum(len(h.member.live()) for h in self._hearts))
         show(self._report, self._context.name, [heart.member for heart in self._hearts])
         self._report.write()
 

@@ -1,50 +1,72 @@
-"""Entering a consumer group; making it in a source's first run, where `start` counts."""
+"""Entering a consumer group; making it in a source's first run, where `start` counts.
+
+Who makes the group has resolved `start` for every shard *before*, and saves it by force before its first heartbeat;
+nobody else ever forces. So nothing that is written after the group's first run is skipped, whoever is killed meanwhile.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 
 from worker.logs import get_logger
 from worker.member import Member
+from worker.positions import first_cursors, note_starts
 from worker.sls_errors import GroupExists, QuotaExceeded
-from worker.start import parse_start
 
 log = get_logger()
 
 
-def enter_group(member: Member) -> None:
-    """Raises SlsError; the caller tries again, and what was begun here goes on then.
+class Entrance:
+    """Of one source in this process."""
 
-    Who creates the group resolves `start` once and saves it for every shard by force, before its first heartbeat.
-    Nobody else ever forces.
-    """
-    source = member.source
-    if not member.starts:
-        groups = member.control.groups()
-        created = source.consumer_group not in groups and _create(member, groups)
-        if not created:
-            # Where somebody was first this moment, its time-out may be another.
-            known = groups if source.consumer_group in groups else member.control.groups()
-            member.fence.narrow(known.get(source.consumer_group, source.consumer_timeout))
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._starts: dict[int, int] = {}
+        """Where each shard shall begin, resolved while the group did not exist."""
+        self._made = False
+        self._saved: set[int] = set()
+
+    def step(self) -> None:
+        """Done when it returns. SlsError, SpoolError: try again, and it goes on where it was."""
+        self._made = self._made or self._make()
+        if not self._made:
             return
-        member.starts = dict.fromkeys(member.shards)
-    where = parse_start(source.start, time.time())
-    for number, done in member.starts.items():
-        if done is None:
-            cursor = member.control.get_cursor_at(number, where)
-            member.control.save_checkpoint(source.consumer_group, member.consumer, number, cursor, force=True)
-            member.starts[number] = cursor
-    log.info("consumer group made", source=source.name, group=source.consumer_group, start=source.start)
+        member, group = self._member, self._member.source.consumer_group
+        for number, cursor in self._starts.items():
+            if number not in self._saved:
+                member.control.save_checkpoint(group, member.consumer, number, cursor, force=True)
+                self._saved.add(number)
+        log.info("consumer group made", source=member.source.name, group=group, start=member.source.start)
 
+    def _make(self) -> bool:
+        """Whether it was us."""
+        member, source = self._member, self._member.source
+        groups = member.control.groups()
+        if source.consumer_group in groups:
+            return self._join(groups)
+        if not self._starts:
+            starts = first_cursors(member)
+            groups = member.control.groups()
+            if source.consumer_group in groups:  # made while we asked: ours may be later than that
+                return self._join(groups)
+            self._starts = starts
+        try:
+            member.control.create_group(source.consumer_group, source.consumer_timeout)
+        except GroupExists:
+            return self._join(member.control.groups())
+        except QuotaExceeded as error:
+            names = ", ".join(sorted(groups)) or "none that we may see"
+            error.hint = f"groups of this logstore: {names}; delete one that is not used: sls-siem group delete"
+            raise
+        note_starts(member, self._starts)
+        return True
 
-def _create(member: Member, groups: dict[str, float]) -> bool:
-    source = member.source
-    try:
-        member.control.create_group(source.consumer_group, source.consumer_timeout)
-    except GroupExists:
+    def _join(self, groups: Mapping[str, float]) -> bool:
+        """Somebody made it; or we did, and the answer was lost: then what we resolved counts, without force."""
+        member, source = self._member, self._member.source
+        # Where somebody was first this moment, its time-out may be another.
+        member.fence.narrow(groups.get(source.consumer_group, source.consumer_timeout))
+        saved = member.control.checkpoints(source.consumer_group) if self._starts else {}
+        if self._starts and not any(one is not None for one in saved.values()):
+            note_starts(member, self._starts)
         return False
-    except QuotaExceeded as error:
-        names = ", ".join(sorted(groups)) or "none that we may see"
-        error.hint = f"groups of this logstore: {names}; delete one that is not used: sls-siem group delete"
-        raise
-    return True

@@ -6,23 +6,41 @@ when it is no longer listed. Nothing that SLS says ends this thread; it waits an
 
 from __future__ import annotations
 
-import hashlib
+import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from buffer.errors import SpoolDamaged, SpoolError
 from worker import slots
+from worker.backoff import next_wait
 from worker.checkpoints import Saver
-from worker.group import enter_group
+from worker.fence import boottime
+from worker.group import Entrance
+from worker.held import HeldShard
 from worker.logs import get_logger
-from worker.member import Member, boottime
+from worker.member import Member
+from worker.positions import shard_key
 from worker.process import Stopping
 from worker.reader import Reader
 from worker.sls_errors import ForgottenConsumer, GroupExists, GroupNotFound, SlsError
 
 log = get_logger()
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
-LIST_EVERY, RETENTION_EVERY, CREATE_EVERY = 60.0, 600.0, 60.0
+RETENTION_EVERY, CREATE_EVERY = 600.0, 60.0
+#: Seconds to wait for the sources in front of this one in the file.
+TURN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A shard that SLS gave us and refused us."""
+
+    held: HeldShard
+    since: float
+    due: float
+    """When to try again, monotonic."""
 
 
 class Heart:
@@ -36,7 +54,11 @@ class Heart:
         """`--once`: shard → the end that it had when we began."""
         self.finished = threading.Event()
         self._saver = Saver(member, self.finished)
+        self._entrance = Entrance(member)
+        self._reading: tuple[int, ...] = ()
+        self._in_group = False
         self._listed = self._asked_retention = self._created = float("-inf")
+        self._refused: dict[int, Refused] = {}
 
     def run(self) -> None:
         """Until stopped and every reader has ended."""
@@ -53,6 +75,11 @@ class Heart:
                 step()
             except SlsError as error:
                 self._stopping.wait(self.member.troubles.note(area, error))
+            except SpoolDamaged:
+                raise
+            except SpoolError as error:
+                log.warning("positions cannot be read", source=self.member.source.name, error=str(error))
+                self._stopping.wait(1.0)
             else:
                 self.member.troubles.clear(area)
                 return True
@@ -63,91 +90,138 @@ class Heart:
         member, context = self.member, self.member.context
         member.refresh()
         self._listed = time.monotonic()
+        self._wait_for_turn()
         decided = slots.decide(
             context.run_directory, context.boot, member.source.name, len(member.shards), context.consumers
         )
         if context.once:
             self.targets = {number: member.control.get_cursor_at(number, "end") for number in member.shards}
+        self._reading = decided.reading
         self.joined = context.slot in decided.slots
 
+    def _wait_for_turn(self) -> None:
+        """Sources are given their slots in the order of the file, where they answer in time."""
+        context, until = self.member.context, time.monotonic() + TURN
+        names = [source.name for source in context.settings.sources]
+        before = names[: names.index(self.member.source.name)]
+        while time.monotonic() < until and not self._stopping.is_set():
+            if slots.are_decided(context.run_directory, context.boot, context.consumers, before):
+                return
+            self._stopping.wait(0.1)
+
     def _enter(self) -> bool:
-        """Into the consumer group, one slot of this host after the other."""
-        source = self.member.source
-        name = hashlib.sha256(f"{source.project}/{source.logstore}/{source.consumer_group}".encode()).hexdigest()[:16]
-        lock = slots.Lock(self.member.context.run_directory / f"group-{name}.lock")
+        """Into the consumer group, one slot of this host after the other, the spare one last."""
+        context, name = self.member.context, self.member.source.name
+        if context.slot not in self._reading:
+            until = time.monotonic() + self.member.source.consumer_timeout
+            while time.monotonic() < until:
+                if slots.have_beaten(context.run_directory, context.boot, name, self._reading):
+                    break
+                if self._stopping.wait(0.1):
+                    return False
+        lock = self.member.group_lock()
         while not lock.try_take():
             if self._stopping.wait(0.1):
                 return False
         try:
-            return self._try_until_done("group", lambda: enter_group(self.member))
+            return self._try_until_done("group", self._entrance.step)
         finally:
             lock.release()
 
     def _beat_on(self) -> None:
-        interval = min(self.member.source.heartbeat_interval, self.member.fence.timeout / 4)
         while True:
             self.member.wake.clear()
             if self._stopping.is_set():
                 self.let_all_go()
-                if not self.member.live_readers():
+                if not self.member.live():
                     return
             wait = self._beat()
-            self.member.wake.wait(interval if wait is None else wait)
+            self.member.wake.wait(self._interval() if wait is None else wait)
+
+    def _interval(self) -> float:
+        return min(self.member.source.heartbeat_interval, self.member.fence.timeout / 4)
 
     def _beat(self) -> float | None:
-        """Seconds to the next where it went wrong."""
+        """Seconds to the next where it went wrong, or where it comes early."""
         member = self.member
-        readers = {one.number: one for one in member.live_readers()}
-        held = sorted(number for number, one in readers.items() if not one.abandoned)
+        holding = {one.number: one for one in member.live()}
+        listed = sorted(number for number, one in holding.items() if not one.abandoned)
         sent = boottime()
         try:
-            given = set(member.control.heartbeat(member.source.consumer_group, member.consumer, held))
-        except ForgottenConsumer:
-            log.warning("SLS has forgotten this consumer", source=member.source.name, consumer=member.consumer)
-            member.fence.fall()
-            for one in readers.values():
-                one.abandon()
-            return 0.1
+            given = set(member.control.heartbeat(member.source.consumer_group, member.consumer, listed))
         except SlsError as error:
+            if isinstance(error, ForgottenConsumer) and listed:
+                self._forgotten(holding)
+                return 0.1
             if isinstance(error, GroupNotFound):
                 self._create_again(error)
             wait = member.troubles.note("heartbeat", error)
             return wait if error.lasting else min(wait, member.source.heartbeat_interval)
         member.fence.acknowledge(sent)
         member.troubles.clear("heartbeat")
-        self._follow(given, readers)
+        if not self._in_group:
+            self._in_group = True
+            slots.note_beat(member.context.run_directory, member.context.boot, member.source.name, member.context.slot)
+        self._follow(given, holding)
         self._look_around()
-        return None
+        return self._until_refused_is_due(given - holding.keys())
 
-    def _follow(self, given: set[int], readers: dict[int, Reader]) -> None:
-        for number, reader in readers.items():
-            if number not in given and not reader.leaving:
+    def _forgotten(self, holding: dict[int, HeldShard]) -> None:
+        """Come back with an empty list, at once: our shards may be somebody else's already."""
+        member = self.member
+        log.warning("SLS has forgotten this consumer", source=member.source.name, consumer=member.consumer)
+        member.fence.fall()
+        for one in holding.values():
+            one.abandon()
+
+    def _follow(self, given: set[int], holding: dict[int, HeldShard]) -> None:
+        for number, one in holding.items():
+            if number not in given and not one.leaving:
                 log.info("shard asked back", source=self.member.source.name, shard=number)
-                reader.let_go()
+                one.let_go()
         if self._stopping.is_set():
             return
-        missing = given - readers.keys()
+        missing = given - holding.keys()
         if missing - self.member.shards.keys():
             self._refresh()
         for number in sorted(missing & self.member.shards.keys()):
-            self._start(number)
+            if self._may_start(number):
+                self._start(number)
+
+    def _may_start(self, number: int) -> bool:
+        """Not at once again a shard that SLS gives us and then refuses us: its own parts may take a minute to agree."""
+        now, last = time.monotonic(), self.member.held.get(number)
+        if last is None or not last.revoked:
+            self._refused.pop(number, None)
+            return True
+        known = self._refused.get(number)
+        if known is None or known.held is not last:
+            since = known.since if known is not None and last.edge is None else now
+            known = self._refused[number] = Refused(last, since, now + next_wait(now - since, random.random()))
+        return now >= known.due
+
+    def _until_refused_is_due(self, missing: set[int]) -> float | None:
+        due = [self._refused[number].due for number in missing if number in self._refused]
+        return min(self._interval(), max(0.05, min(due) - time.monotonic())) if due else None
 
     def _start(self, number: int) -> None:
         member = self.member
-        reader = Reader(member, member.shards[number], self._saver.last)
+        shard = member.shards[number]
+        held = HeldShard(shard_key(member, shard), shard, member.source.name)
+        member.waiting.watch((member.source.project, member.source.logstore, number))
         with member.lock:
-            member.readers[number] = reader
-        self._spawn(f"{member.source.name}/{number}", reader.run)
+            member.held[number] = held
+        self._spawn(f"{member.source.name}/{number}", Reader(member, held, self._saver.last).run)
 
     def let_all_go(self) -> None:
         """At stop: finish, save, end; the heartbeat goes on until they have."""
-        for reader in self.member.live_readers():
-            reader.let_go()
+        for one in self.member.live():
+            one.let_go()
 
     def _look_around(self) -> None:
         """Shards (which became read-only?) and retention, now and then."""
         now = time.monotonic()
-        if now - self._listed >= LIST_EVERY:
+        if now - self._listed >= min(60.0, self.member.source.consumer_timeout):
             self._refresh()
         if now - self._asked_retention >= RETENTION_EVERY:
             self._asked_retention = now
@@ -172,6 +246,7 @@ class Heart:
             return
         self._created = now
         member = self.member
+        member.lived = True
         log.error("the consumer group has vanished; making it again", source=member.source.name, error=error.error)
         try:
             member.control.create_group(member.source.consumer_group, member.source.consumer_timeout)

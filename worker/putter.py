@@ -149,7 +149,7 @@ class Putter:
         if self._report.hold("disk", "spool", str(error), error.hint, next_probe=time.time() + wait):
             log.error("the spool does not take", error=str(error), hint=error.hint)
         until = now + wait
-        while time.monotonic() < until and not self.stopping:
+        while time.monotonic() < until and not self.stopping and all(ticket.alive() for ticket in tickets):
             time.sleep(0.1)
         if self.stopping:
             for ticket in tickets:
@@ -187,10 +187,10 @@ class Putter:
         with self._lane:
             return self._writer.position(key)
 
-    def add_lost(self, source: str, groups: int) -> None:
+    def skip_lost(self, key: ShardKey, epoch: int, cursor: int, source: str, groups: int) -> None:
         """See LaneWriter."""
         with self._lane:
-            self._writer.add_lost(source, groups)
+            self._writer.skip_lost(key, epoch, cursor, source, groups)
 
     def backlog_age(self) -> float:
         """Seconds; looked up once a second."""

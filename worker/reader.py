@@ -7,19 +7,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.values import Outcome
 from worker import pace
-from worker.acquire import acquire, shard_key
+from worker.acquire import acquire
+from worker.held import HeldShard
 from worker.intake import Intake
 from worker.logs import get_logger
 from worker.member import Member
 from worker.putter import Ticket
-from worker.sls import Shard
 from worker.sls_answer import RawPull
 from worker.sls_errors import BadAnswer, BadRequest, InvalidCursor, Revoked, SlsError
 from worker.verify import Unverified
@@ -36,70 +35,33 @@ class _BadBody(BadAnswer):
 class Reader:
     """Started by the heartbeat when SLS gives us the shard."""
 
-    def __init__(self, member: Member, shard: Shard, save_last: Callable[[Reader], None]) -> None:
-        self.member, self.shard, self.number = member, shard, shard.number
-        self.key = shard_key(member, shard)
-        self.area = f"shard {shard.number}"
-        self.epoch = 0
-        self.acquired: int | None = None
-        """S, as it was found."""
-        self.durable: int | None = None
-        """The next cursor up to which everything is on disk."""
-        self.saved: int | None = None
-        self.sealed = False
-        """Saved since it is known that nothing more will come."""
-        self.closed = False
-        """Read-only and read to its end."""
-        self.edge: float | None = None
-        """Everything that SLS received before has been pulled, Unix seconds."""
-        self.alarm = 0
-        self.caught_up = time.time()
-        """When the checkpoint last was where `durable` is."""
-        self.saving = threading.Lock()
-        self.tried_to_save = 0.0
-        self.deadline = float("inf")
-        self.ended = threading.Event()
-        self.abandoned = False
-        self._leave = threading.Event()
-        self._save_last = save_last
-        self._intake = Intake(self.key, member.source.name)
+    def __init__(self, member: Member, held: HeldShard, save_last: Callable[[HeldShard], None]) -> None:
+        self._member, self._held, self._save_last = member, held, save_last
+        self._area = f"shard {held.number}"
+        self._intake = Intake(held.key, member.source.name)
         self._cursor = 0
         self._pending: Ticket | None = None
         self._jump = True
         """The next pull may begin above the position: nothing lies between."""
-
-    def let_go(self) -> None:
-        """Finish the put in progress, save, end."""
-        self._leave.set()
-
-    def abandon(self) -> None:
-        """The shard is somebody else's already: end without saving."""
-        self.abandoned = True
-        self._leave.set()
-
-    @property
-    def leaving(self) -> bool:
-        """Asked to end."""
-        return self._leave.is_set()
 
     def run(self) -> None:
         """The thread."""
         try:
             self._read()
         except Revoked as error:
-            log.info("shard taken away", source=self.member.source.name, shard=self.number, code=error.code)
-            self.abandoned = True
+            log.info("shard taken away", source=self._held.source, shard=self._held.number, code=error.code)
+            self._held.revoke()
         finally:
-            self.deadline = float("inf")
-            self.member.troubles.clear_all(f"{self.area} ")
-            self.ended.set()
-            self.member.wake.set()
+            self._held.deadline = float("inf")
+            self._member.troubles.clear_all(f"{self._area} ")
+            self._held.ended.set()
+            self._member.wake.set()
 
     def _read(self) -> None:
         if not self._acquire():
             return
         try:
-            while not self.leaving:
+            while not self._held.leaving:
                 if self._may_pull():
                     self._guarded_turn()
                 else:
@@ -107,30 +69,37 @@ class Reader:
                     self._rest(0.25)
         finally:
             self._settle()
-        if not self.abandoned:
-            self._save_last(self)
+        if not self._held.abandoned:
+            self._save_last(self._held)
 
     def _acquire(self) -> bool:
-        while not self.leaving:
-            self.deadline = time.monotonic() + CALL_SECONDS
+        while not self._held.leaving:
+            self._held.deadline = time.monotonic() + CALL_SECONDS
             try:
-                found = acquire(self.member, self.shard, self.key, self._leave.wait)
+                found = acquire(self._member, self._held.shard, self._held.key, self._wait)
             except (Revoked, SpoolDamaged):
                 raise
             except SlsError as error:
                 self._trouble("start", error)
             except SpoolError as error:
-                log.warning("positions cannot be read", source=self.member.source.name, error=str(error))
+                log.warning("positions cannot be read", source=self._member.source.name, error=str(error))
                 self._rest(1.0)
             else:
-                self.epoch, self.acquired, self.saved = found.epoch, found.server, found.server
-                self.durable = self._cursor = found.cursor
-                self.member.troubles.clear(f"{self.area} start")
+                if found is None:
+                    return False
+                self._held.epoch, self._held.acquired, self._held.saved = found.epoch, found.server, found.server
+                self._held.durable = self._cursor = found.cursor
+                self._member.troubles.clear(f"{self._area} start")
                 return True
         return False
 
+    def _wait(self, seconds: float) -> bool:
+        asked_to_leave = self._held.rest(seconds)
+        self._held.deadline = time.monotonic() + CALL_SECONDS
+        return asked_to_leave
+
     def _may_pull(self) -> bool:
-        board, member = self.member.context.board, self.member
+        board, member = self._member.context.board, self._member
         allowed = pace.may_pull(board.memory_level, board.spool_level) and not member.putter.blocked
         return allowed and member.fence.holds()
 
@@ -141,25 +110,28 @@ class Reader:
         except SpoolDamaged:
             raise
         except SpoolError as error:
-            log.warning("the lane does not answer", source=self.member.source.name, error=str(error), hint=error.hint)
+            log.warning("the lane does not answer", source=self._member.source.name, error=str(error), hint=error.hint)
             self._rest(1.0)
 
     def _turn(self) -> None:
         """One pull, while the one before is being put."""
-        room, expected, at = self.member.room, self.member.max_in_pull, self._cursor
-        self.deadline = float("inf")
-        if not room.enter(expected, lambda: self.leaving or not self._may_pull()):
+        room, expected, at = self._member.room, self._member.max_in_pull, self._cursor
+        self._held.deadline = float("inf")
+        if not room.enter(expected, lambda: self._held.leaving or not self._may_pull()):
             return
         held = expected
         pulled = wrong = None
         try:
+            generation = self._member.fence.generation
+            if not self._member.fence.holds():
+                return
             pulled = self._pull(at)
-            if self._settle() != at or not self.member.fence.holds():
+            if self._settle() != at or not self._member.fence.holds(generation):
                 return
             held = len(pulled.body)
             room.correct(expected, held)
-            self.member.expect(held)
-            if self._take(at, pulled):
+            self._member.expect(held)
+            if self._take(at, pulled, generation):
                 held = -1  # the putter leaves the room for us
         except Revoked:
             raise
@@ -174,12 +146,12 @@ class Reader:
             self._pause(pulled)
 
     def _pull(self, at: int) -> RawPull:
-        member, started = self.member, time.monotonic()
-        self.deadline = started + CALL_SECONDS
+        member, started = self._member, time.monotonic()
+        self._held.deadline = started + CALL_SECONDS
         count = pace.groups_to_ask(member.source.max_groups, member.context.board.memory_level)
-        pulled = member.data.pull_raw(self.number, at, count, codec=member.codec.ask)
+        pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
         member.report.observe("pull_seconds", time.monotonic() - started, source=member.source.name)
-        member.troubles.clear(f"{self.area} pull")
+        member.troubles.clear(f"{self._area} pull")
         if pulled.groups:
             member.codec.answered(pulled.codec)
         return pulled
@@ -190,60 +162,62 @@ class Reader:
             return
         if isinstance(error, InvalidCursor):
             self._skip_what_is_gone(at, error)
-        elif isinstance(error, BadRequest) and self.member.codec.proving:
-            self.member.codec.answered("")
+        elif isinstance(error, BadRequest) and self._member.codec.proving:
+            self._member.codec.answered("")
         else:
             self._trouble("body" if isinstance(error, _BadBody) else "pull", error)
 
-    def _take(self, at: int, pulled: RawPull) -> bool:
+    def _take(self, at: int, pulled: RawPull, generation: int) -> bool:
         """To the putter; False when there is nothing to put."""
         try:
-            pull = self._intake.accept(pulled, at, self.epoch, first=self._jump)
+            pull = self._intake.accept(pulled, at, self._held.epoch, first=self._jump)
         except Unverified as wrong:
-            raise _BadBody(f"shard {self.number} from {at}: {wrong}") from wrong
-        self.member.troubles.clear(f"{self.area} body")
+            raise _BadBody(f"shard {self._held.number} from {at}: {wrong}") from wrong
+        self._member.troubles.clear(f"{self._area} body")
         if pull is None:
             if pulled.next != at:
-                self._cursor = self.durable = pulled.next
+                self._cursor = self._held.durable = pulled.next
                 self._jump = True
             return False
         if pull.suspect:
-            log.error("a body cannot be verified; spooled as it came", source=self.member.source.name,
-                      shard=self.number, begin=at, next=pull.next, groups=pull.groups)  # fmt: skip
+            log.error("a body cannot be verified; spooled as it came", source=self._member.source.name,
+                      shard=self._held.number, begin=at, next=pull.next, groups=pull.groups)  # fmt: skip
         size = len(pulled.body)
-        self._pending = Ticket(pull, self._still_ours, lambda: self.member.room.leave(size))
+        self._pending = Ticket(pull, lambda: self._still_ours(generation), lambda: self._member.room.leave(size))
         self._cursor = pull.next
-        self.member.putter.submit(self._pending)
+        self._member.putter.submit(self._pending)
         return True
 
-    def _still_ours(self) -> bool:
-        return self.member.fence.holds() and not self.abandoned
+    def _still_ours(self, generation: int) -> bool:
+        """SLS has it: what is asked back while the disk does not take is thrown away, so that another host can read it."""
+        unwanted = self._held.abandoned or (self._held.leaving and self._member.putter.blocked)
+        return self._member.fence.holds(generation) and not unwanted
 
     def _settle(self) -> int:
         """Wait for the put in progress; where to read on."""
         ticket, self._pending = self._pending, None
         if ticket is None:
             return self._cursor
-        self.deadline = float("inf")  # the putter has its own
+        self._held.deadline = float("inf")  # the putter has its own
         answer = ticket.wait()
         if answer is None:
             self._cursor = ticket.pull.begin
             return self._cursor
-        self._cursor = self.durable = answer.next
+        self._cursor = self._held.durable = answer.next
         if answer.outcome is Outcome.STORED:
             self._jump = False
         return self._cursor
 
     def _pause(self, pulled: RawPull) -> None:
-        member = self.member
-        listed = member.shards.get(self.number)
+        member = self._member
+        listed = member.shards.get(self._held.number)
         if pulled.at_end:
-            self.edge = time.time()
+            self._held.edge = time.time()
         elif pulled.arrived:
-            self.edge = pulled.arrived
-        self.closed = pulled.at_end and listed is not None and listed.readonly
+            self._held.edge = pulled.arrived
+        self._held.closed = pulled.at_end and listed is not None and listed.readonly
         seconds = pace.wait_after_pull(
-            at_end=pulled.at_end, readonly=self.closed, raw_size=pulled.raw_size,
+            at_end=pulled.at_end, readonly=self._held.closed, raw_size=pulled.raw_size,
             backlog_age=member.putter.backlog_age(),
         )  # fmt: skip
         if seconds:
@@ -251,35 +225,35 @@ class Reader:
             self._rest(seconds)
 
     def _rest(self, seconds: float) -> None:
-        self.deadline = float("inf")
-        self._leave.wait(seconds)
+        self._held.deadline = float("inf")
+        self._held.rest(seconds)
 
     def _trouble(self, what: str, error: SlsError) -> None:
-        self._rest(self.member.troubles.note(f"{self.area} {what}", error))
+        self._rest(self._member.troubles.note(f"{self._area} {what}", error))
 
     def _skip_what_is_gone(self, at: int, error: InvalidCursor) -> None:
         """SLS does not have this cursor: on to the earliest that it has, and say what is lost."""
-        member, name = self.member, self.member.source.name
+        member, name = self._member, self._member.source.name
         try:
             member.refresh()
-            listed = member.shards.get(self.number)
-            begin = member.data.get_cursor_at(self.number, "begin")
+            listed = member.shards.get(self._held.number)
+            begin = member.data.get_cursor_at(self._held.number, "begin")
         except Revoked:
             raise
         except SlsError as wrong:
             self._trouble("pull", wrong)
             return
-        if listed is None or listed.created != self.shard.created:
-            log.warning("the shard was made anew", source=name, shard=self.number)
-            self.abandon()
+        if listed is None or listed.created != self._held.shard.created:
+            log.warning("the shard was made anew", source=name, shard=self._held.number)
+            self._held.abandon()
             return
         lost = begin - at
         if lost > 0:
-            member.putter.add_lost(name, lost)
+            member.putter.skip_lost(self._held.key, self._held.epoch, begin, name, lost)
         else:
-            self.epoch += 1
-            member.putter.start_epoch(self.key, self.epoch, None)
-        log.error("logs lost to retention", source=name, shard=self.number, cursor=at, begin=begin,
+            self._held.epoch += 1
+            member.putter.start_epoch(self._held.key, self._held.epoch, None)
+        log.error("logs lost to retention", source=name, shard=self._held.number, cursor=at, begin=begin,
                   groups=lost if lost > 0 else "unknown", error=error.error)  # fmt: skip
-        self._cursor = self.durable = begin
+        self._cursor = self._held.durable = begin
         self._jump = True

@@ -6,25 +6,25 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from worker.held import HeldShard
 from worker.logs import get_logger
 from worker.member import Member
-from worker.reader import Reader
 from worker.report import Report
 
 log = get_logger()
 
 
-def row(reader: Reader, retention: float | None, now: float) -> dict[str, Any]:
+def row(held: HeldShard, retention: float | None, now: float) -> dict[str, Any]:
     """One shard. Lag: the age of the oldest that may not have been pulled."""
-    lag = max(0.0, now - reader.edge) if reader.edge is not None else None
-    if reader.saved == reader.durable:
-        reader.caught_up = now
+    lag = max(0.0, now - held.edge) if held.edge is not None else None
+    if held.saved == held.durable:
+        held.caught_up = now
     return {
-        "source": reader.member.source.name,
-        "shard": reader.number,
+        "source": held.source,
+        "shard": held.number,
         "lag_seconds": None if lag is None else round(lag, 1),
         "retention_left_seconds": None if lag is None or retention is None else round(retention - lag, 1),
-        "checkpoint_age_seconds": round(now - reader.caught_up, 1),
+        "checkpoint_age_seconds": round(now - held.caught_up, 1),
     }
 
 
@@ -37,25 +37,25 @@ def alarm(left: float | None, retention: float | None) -> int:
     return 1 if left < retention / 4 else 0
 
 
-def warn(reader: Reader, left: float | None, retention: float | None) -> None:
+def warn(held: HeldShard, left: float | None, retention: float | None) -> None:
     """Said when it gets worse, not each second."""
     now = alarm(left, retention)
-    if now > reader.alarm:
+    if now > held.alarm:
         log.error(
-            "logs will be lost to retention", source=reader.member.source.name, shard=reader.number,
+            "logs will be lost to retention", source=held.source, shard=held.number,
             retention_left_seconds=left, hint="see what holds reading up, or raise the logstore's retention now",
         )  # fmt: skip
-    reader.alarm = now
+    held.alarm = now
 
 
 def show(report: Report, child: str, members: Sequence[Member]) -> None:
     """Once a second."""
     now = time.time()
-    rows = [row(reader, member.retention, now) for member in members for reader in member.live_readers()]
+    rows = [row(held, member.retention, now) for member in members for held in member.live()]
     for member in members:
-        for reader in member.live_readers():
-            if reader.edge is not None and member.retention is not None:
-                warn(reader, member.retention - max(0.0, now - reader.edge), member.retention)
+        for held in member.live():
+            if held.edge is not None and member.retention is not None:
+                warn(held, member.retention - max(0.0, now - held.edge), member.retention)
     for name in ("lag_seconds", "retention_left_seconds", "checkpoint_age_seconds"):
         report.forget(name)
         for one in rows:

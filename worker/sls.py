@@ -137,6 +137,11 @@ class SlsClient(LogClient):
             )  # fmt: skip
         return line
 
+    def limit(self, connect: float, read: float, whole: float | None = None) -> None:
+        """Seconds of patience: to connect, between two pieces of an answer, for a whole call (default: both)."""
+        self._timeout = (connect, read)
+        self.deadline = connect + read if whole is None else whole
+
     def close(self) -> None:
         """Close the kept connections."""
         self._session.close()

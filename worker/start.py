@@ -51,10 +51,17 @@ def decide(server: int | None, known: Position | None, others_have_checkpoints: 
         if put is None or server >= put:
             return Start(Where.CHECKPOINT, server, epoch)
         return Start(Where.PUT, put, epoch)
-    best = max((cursor for cursor in (put, mark) if cursor is not None), default=None)
+    best = best_known(known)
     if best is not None:
         return Start(Where.KNOWN, best, epoch)
     return Start(Where.BORN if others_have_checkpoints else Where.SETTING, None, epoch)
+
+
+def best_known(known: Position | None) -> int | None:
+    """The higher of P and C; None where neither is known."""
+    if known is None:
+        return None
+    return max((cursor for cursor in (known.put, known.checkpoint) if cursor is not None), default=None)
 
 
 _SPAN = re.compile(r"-(\d+(?:\.\d+)?)\s*([smhdw])")

@@ -122,6 +122,17 @@ class House:
             return {"holds": [], "facts": {"shards": []}, "metrics": {}, "histograms": {}}
         return found
 
+    def decided(self) -> dict[str, Any]:
+        """Source -> its slots, in the order in which they were given."""
+        found: dict[str, Any] = json.loads((self.spool.run_directory / "slots.json").read_text())["sources"]
+        return found
+
+    def turns(self, times: int, slot: int = 0) -> None:
+        """The consumer has said so many times how it stands, once a second: what it would do by itself it has done."""
+        for _ in range(times + 1):
+            before = self.report(slot).get("time")
+            poll(lambda: self.report(slot).get("time") != before, "it reports")  # noqa: B023
+
     def hold(self, slot: int = 0, kind: str = "source") -> dict[str, Any] | None:
         return next((one for one in self.report(slot)["holds"] if one["kind"] == kind), None)
 

@@ -6,8 +6,8 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def test_a_call_that_is_always_refused_is_not_hammered_and_ends_by_itself(
             house.start()
             poll(lambda: fault.happened, "it is refused")
             before = calls(sls, operation)
-            time.sleep(3)
-            assert calls(sls, operation) - before <= 16
+            house.turns(3)
+            assert calls(sls, operation) - before <= 20
             poll(house.hold, "a hold")
             assert (house.hold() or {})["hint"]
             sls.faults.clear()
@@ -93,38 +93,57 @@ def test_a_heartbeat_answered_with_nonsense_is_neither_believed_nor_repeated_at_
             assert house.groups() == stored(sls)
 
 
-def test_a_hanging_service_falls_the_fence_and_nothing_is_put_behind_it(tmp_path: Path) -> None:
+def test_a_hanging_service_falls_the_fence_and_nothing_is_pulled_behind_it(tmp_path: Path) -> None:
     with SlsEmulator(shards=1) as sls:
         sls.fill(500)
         with House(tmp_path / "spool", source_of(sls, consumer_timeout=3.0)) as house:
             house.start()
             house.wait_drained(sls)
-            fault = sls.faults.add("hang", "heartbeat", seconds=6, count=1)
-            poll(lambda: fault.happened, "a heartbeat hangs", 20)
-            since = time.time()
-            time.sleep(4.5)
-            behind = [one for one in sls.store().shards[0].pulls if one.time > since + 2.7]
-            assert not behind, "the last heartbeat was answered more than 0.8 of 3 s ago"
+            fault = sls.faults.add("hang", "heartbeat", seconds=60)
+            poll(lambda: fault.happened >= 6, "heartbeats hang one after the other, each given up in time")
+            last = sls.store().heartbeats[-1].time
+            assert sls.owners("siem") == {0: ""}, "SLS has given the shard away"
+            behind = [one.time - last for one in sls.store().shards[0].pulls if one.time > last + 3.0]
+            assert not behind, "the last heartbeat was answered longer ago than the time-out"
+            sls.faults.clear()
             sls.fill(500)
             house.wait_drained(sls)
             assert house.stop() == 0
             assert house.groups() == stored(sls)
 
 
+def test_a_single_heartbeat_that_hangs_is_given_up_before_the_fence_falls(tmp_path: Path) -> None:
+    """The SDK's waits 1 210 s for it."""
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        house.start()
+        holding(house, 1)
+        fault = sls.faults.add("hang", "heartbeat", seconds=60, count=1)
+        poll(lambda: fault.happened, "a heartbeat hangs")
+        since = len(sls.store().heartbeats)
+        poll(lambda: len(sls.store().heartbeats) > since + 2, "they go on")
+        answered = [one.time for one in sls.store().heartbeats]
+        assert max(b - a for a, b in pairwise(answered)) < 0.8 * 6.0
+        assert not [one for one in sls.store().heartbeats if one.answer is None]
+
+
 def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Path) -> None:
+    """The SDK's goes on listing its shards until the time-out has passed once more."""
     with SlsEmulator(shards=2) as sls:
         sls.fill(500)
         with House(tmp_path / "spool", source_of(sls)) as house:
             house.start()
             house.wait_drained(sls)
-            started = time.monotonic()
             with sls.service.lock:
                 sls.store().groups["siem"].consumers.clear()
                 for one in sls.store().groups["siem"].shards.values():
                     one.state, one.owner = "not_alloc", ""
             sls.fill(500)
             house.wait_drained(sls)
-            assert time.monotonic() - started < 5
+            beats = list(sls.store().heartbeats)
+            refused = [place for place, one in enumerate(beats) if one.answer is None]
+            assert len(refused) == 1
+            assert beats[refused[0]].held == (0, 1)
+            assert beats[refused[0] + 1].held == ()
             assert house.stop() == 0
             assert house.groups() == stored(sls)
 
@@ -180,7 +199,9 @@ def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: 
         sls.fill(6_000)
         poll(lambda: sls.drained("siem"), "the other host takes over")
         os.kill(one.processes[0].pid, signal.SIGCONT)
-        time.sleep(2)
+        poll(lambda: any(beat.answer is None for beat in sls.store().heartbeats), "it hears that it was forgotten")
+        poll(lambda: len(set(sls.owners("siem").values()) | {""}) == 2, "one of them holds the shard")
+        one.turns(2)
         assert one.stop() == 0
         assert two.stop() == 0
         assert one.groups() == had
@@ -327,11 +348,14 @@ def test_sixteen_shards_are_let_go_within_seconds_and_saved(tmp_path: Path) -> N
         holding(house, 16)
         sls.fill(16_000)
         poll(lambda: house.groups() == stored(sls), "all is in the lane")
-        started = time.monotonic()
         assert house.stop() == 0
-        assert time.monotonic() - started < 6
         assert sls.drained("siem")
         assert not any(one.error for one in sls.store().checkpoints)
+        assert sls.store().heartbeats[-1].time >= max(one.time for one in sls.store().checkpoints)
+        listed = [set(one.held) for one in sls.store().heartbeats][-2:]
+        assert listed[-1] != set(range(16)), (
+            "what has been let go is not listed any more, so that others get it at once"
+        )
 
 
 def test_without_memory_or_spool_nothing_is_pulled_and_it_goes_on_after(tmp_path: Path) -> None:
@@ -341,10 +365,10 @@ def test_without_memory_or_spool_nothing_is_pulled_and_it_goes_on_after(tmp_path
             house.start()
             holding(house, 2)
             sls.fill(1_000)
-            time.sleep(1)
+            house.turns(1)
             assert not house.groups() - Counter(dict.fromkeys(house.groups(), 1))
             before = sum(len(one.pulls) for one in sls.store().shards.values())
-            time.sleep(1)
+            house.turns(1)
             assert sum(len(one.pulls) for one in sls.store().shards.values()) == before
             setattr(house.board, name, 0)
             house.wait_drained(sls)
@@ -399,7 +423,7 @@ def test_a_disk_that_fills_up_holds_and_goes_on_by_itself_when_there_is_room(tmp
             assert hold is not None
             assert hold["hint"]
             pulls = sum(len(one.pulls) for one in sls.store().shards.values())
-            time.sleep(1.5)
+            house.turns(2)
             assert sum(len(one.pulls) for one in sls.store().shards.values()) - pulls <= 4
             (tmp_path / "disk" / "filler").unlink()
             house.wait_drained(sls)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from worker.checkpoints import delivered_target
 from worker.once import reached
 from worker.pace import checkpoint_due, groups_to_ask, may_pull, wait_after_pull
 from worker.shown import alarm
@@ -53,13 +52,6 @@ def test_a_checkpoint_is_saved_when_it_moved_and_once_more_at_a_closed_end(
 ) -> None:
     found = checkpoint_due(durable=durable, saved=saved, since_saved=since, readonly_at_end=closed, sealed=sealed)
     assert found is due
-
-
-def test_a_delivered_checkpoint_stops_at_what_waits_and_never_goes_back() -> None:
-    assert delivered_target(100, None, 50) == 100
-    assert delivered_target(100, 70, 50) == 70
-    assert delivered_target(100, 20, 50) == 50
-    assert delivered_target(100, 20, None) == 20
 
 
 def test_once_is_done_when_every_shard_that_still_exists_is_saved_to_its_target() -> None:

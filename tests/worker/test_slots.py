@@ -22,6 +22,20 @@ def test_a_source_is_joined_by_one_more_than_its_shards_at_most(shards: list[int
         assert all(0 <= slot < slots for slot in joined.slots)
 
 
+@given(shards=st.lists(st.integers(1, 40), max_size=30), slots=st.integers(1, 16))
+def test_no_slot_reads_much_more_than_another_and_who_stands_by_reads_nothing(shards: list[int], slots: int) -> None:
+    """Shares are what SLS makes of them: the same number of shards to each, but one."""
+    decided: dict[str, Joined] = {}
+    for place, number in enumerate(shards):
+        decided[str(place)] = choose(str(place), number, slots, decided)
+    load = dict.fromkeys(range(slots), 0.0)
+    for joined in decided.values():
+        assert (joined.spare is None) == (joined.shards >= slots)
+        for slot in joined.reading:
+            load[slot] += joined.shards / len(joined.reading)
+    assert max(load.values()) - min(load.values()) <= 1 + 1e-9 or max(shards) >= slots
+
+
 def test_many_small_sources_are_spread_over_the_slots() -> None:
     decided: dict[str, Joined] = {}
     for place in range(40):

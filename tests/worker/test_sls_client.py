@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_calls import Knobs
+from tests.waiting import poll
 from tests.worker.consuming import source_of
 from worker import cursor, sls_errors
 from worker.credentials import Credentials, parse_keys
@@ -84,10 +84,8 @@ def test_a_refused_call_is_tried_once_and_at_once(tmp_path: Path) -> None:
     """The SDK sleeps a second ten times for a 500."""
     with SlsEmulator() as sls, client(source_of(sls)) as made:
         sls.faults.add("status", status=500)
-        started = time.monotonic()
         with pytest.raises(sls_errors.Unavailable):
             made.shards()
-        assert time.monotonic() - started < 1
         assert sum(sls.service.counts.values()) == 1
 
 
@@ -95,13 +93,11 @@ def test_silence_and_dribble_end_by_the_clock(tmp_path: Path) -> None:
     with SlsEmulator() as sls, client(source_of(sls)) as made:
         sls.fill(1_000)
         begin = made.get_cursor_at(0, "begin")
-        sls.faults.add("hang", "pull", seconds=10, count=1)
+        sls.faults.add("hang", "pull", seconds=60, count=1)
         sls.faults.add("slow", "pull", amount=1000, count=1)
-        for _ in range(2):
-            started = time.monotonic()
-            with pytest.raises(sls_errors.Unreachable):
+        for words in ("timed out", "too slowly"):
+            with pytest.raises(sls_errors.Unreachable, match=words):
                 made.pull_raw(0, begin, 100)
-            assert time.monotonic() - started < 6
 
 
 def test_nobody_there_is_unreachable_and_a_strange_certificate_is_said() -> None:
@@ -170,11 +166,17 @@ def test_a_token_is_sent_and_a_file_of_keys_is_read_again(tmp_path: Path, region
             with pytest.raises(sls_errors.CredentialsRefused):
                 made.shards()
             path.write_text('{"access_key_id": "sts", "access_key_secret": "s2", "security_token": "t2"}')
-            time.sleep(1.1)
-            assert list(made.shards()) == [0]
+            poll(lambda: works(made), "the new keys are taken")
             path.write_text('{"access_key_id": "st')
-            time.sleep(1.1)
+            made._auth.credentials_provider._credentials._looked = 0.0
             assert list(made.shards()) == [0], "a half-written file changes nothing"
+
+
+def works(made: SlsClient) -> bool:
+    try:
+        return list(made.shards()) == [0]
+    except sls_errors.CredentialsRefused:
+        return False
 
 
 def test_a_file_of_keys_that_never_was_readable_says_what_it_should_hold(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""One shard in trouble: it is not hammered, not counted twice, not held back from others, and slows nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_calls import Knobs
+from tests.waiting import poll
+from tests.worker.consuming import House, source_of, stored
+
+
+def calls(sls: SlsEmulator, operation: str) -> int:
+    return sum(times for (name, _, _), times in list(sls.service.counts.items()) if name == operation)
+
+
+def holding(house: House, shards: int, slot: int = 0) -> None:
+    poll(lambda: len(house.report(slot)["facts"]["shards"]) == shards, f"{shards} shards are held")
+
+
+def pulls(sls: SlsEmulator, shard: int) -> int:
+    return len(sls.store().shards[shard].pulls)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "code"),
+    [("pull", 400, "ShardNotExist"), ("pull", 404, "ShardNotExsit"), ("checkpoint", 404, "ConsumerNotMatch")],
+)
+def test_a_shard_that_sls_gives_and_then_refuses_is_not_hammered(
+    tmp_path: Path, operation: str, status: int, code: str
+) -> None:
+    """While SLS is upgraded its parts disagree for a minute; the SDK's consumer asks eleven times a second."""
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        house.start()
+        holding(house, 2)
+        fault = sls.faults.add("status", operation, shard=0, status=status, code=code)
+        sls.fill(1_000)
+        poll(lambda: fault.happened >= 2, "it is refused, given again, refused again")
+        before = fault.happened, calls(sls, "heartbeat")
+        house.turns(4)
+        assert fault.happened - before[0] <= 12
+        assert calls(sls, "heartbeat") - before[1] <= 50
+        poll(lambda: sls.checkpoints("siem")[1] == sls.store().shards[1].end, "the other shard goes on")
+        sls.faults.clear()
+        house.wait_drained(sls)
+        assert house.stop() == 0
+        assert house.groups() == stored(sls)
+
+
+def test_a_read_quota_slows_its_shard_only(tmp_path: Path) -> None:
+    with SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=20_000)) as sls:
+        sls.fill(6_000)
+        fault = sls.faults.add("status", "pull", shard=1, status=403, code="ShardReadQuotaExceed")
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            ends = {number: shard.end for number, shard in sls.store().shards.items() if number != 1}
+            poll(lambda: ends.items() <= sls.checkpoints("siem").items(), "the other two are read to their ends")
+            assert pulls(sls, 1) == 0
+            poll(lambda: (house.hold() or {}).get("error", "").find("ShardReadQuotaExceed") >= 0, "the hold says so")
+            assert "split the shard" in (house.hold() or {})["hint"]
+            before = fault.happened
+            house.turns(2)
+            assert fault.happened - before <= 8
+            sls.faults.clear()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_what_retention_took_is_counted_once_though_we_are_killed_before_the_next_checkpoint(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=50_000)) as sls:
+        sls.fill(2_000)
+        with House(tmp_path / "spool", source_of(sls, consumer_timeout=2.0), consumers=2) as house:
+            house.start(0)
+            house.wait_drained(sls)
+            assert house.stop(0) == 0
+            at = sls.store().shards[0].end
+            sls.fill(4_000)
+            lost = sls.trim(0, (at - sls.store().shards[0].first) + 11) - at
+            sls.faults.add("status", "checkpoint", status=500)
+
+            def counted() -> int:
+                return sum(lane.counters.get(("lost_to_retention_groups", "audit"), 0) for lane in house.spool.lanes())
+
+            spoiled = sls.faults.add("no_headers", "pull")  # the earliest log that is left cannot be put
+            for slot in (0, 1, 0):
+                before = spoiled.happened
+                house.start(slot)
+                poll(lambda: counted() and spoiled.happened > before + 2, "it is counted, and tries to read on")  # noqa: B023
+                house.kill(slot)
+                assert counted() == lost
+            sls.faults.clear()
+            house.start(0)
+            house.wait_drained(sls)
+            assert house.stop(0) == 0
+            assert counted() == lost
+            kept = Counter({one: 1 for one in stored(sls) if one[1] < at or one[1] >= at + lost})
+            assert house.groups() == kept
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.root
+def test_shards_asked_back_from_a_host_whose_disk_is_full_go_at_once(tmp_path: Path, small_disk: Path) -> None:
+    sls = SlsEmulator(shards=2, knobs=Knobs(max_pull_bytes=300_000))
+    with sls, House(small_disk / "spool", source_of(sls)) as full, House(tmp_path / "spool", source_of(sls)) as other:
+        full.start()
+        holding(full, 2)
+        (small_disk / "filler").write_bytes(b"\0" * (38 << 20))
+        sls.fill(20_000)
+        poll(lambda: full.hold(kind="disk"), "a hold")
+        other.start()
+        poll(lambda: len(set(sls.owners("siem").values()) - {""}) == 2, "one shard has moved, disk or no disk")
+        moved = next(number for number, owner in sls.owners("siem").items() if other.spool.id in owner)
+        poll(lambda: sls.checkpoints("siem")[moved] == sls.store().shards[moved].end, "the other host reads it")
+        (small_disk / "filler").unlink()
+        full.wait_drained(sls)
+        assert full.stop() == 0
+        assert other.stop() == 0
+        assert full.groups() + other.groups() == stored(sls)

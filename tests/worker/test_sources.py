@@ -1,0 +1,62 @@
+"""Several sources in one supervisor: who reads what, and that two logstores never look alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.emulators.generator_ids import expected_ids
+from tests.emulators.sls import SlsEmulator
+from tests.waiting import poll
+from tests.worker.consuming import House, body_of, source_of
+from worker.encode import Encoder
+from worker.routes import Router
+from worker.settings import HecSettings
+
+
+def test_twenty_sources_of_one_shard_are_spread_so_that_no_lane_gets_twice_the_mean(tmp_path: Path) -> None:
+    slots = 8
+    with SlsEmulator() as sls:
+        stores = [sls.add_logstore(f"store-{n}", 1) for n in range(20)]
+        sources = [source_of(sls, name=one.name, logstore=one.name) for one in stores]
+        with House(tmp_path / "spool", *sources, consumers=slots) as house:
+            for slot in range(slots):
+                house.start(slot)
+
+            def members(name: str) -> set[str]:
+                return set(sls.store(name).groups["siem"].consumers) if "siem" in sls.store(name).groups else set()
+
+            poll(lambda: all(len(members(one.name)) == 2 for one in stores), "one reads each, one stands by", 90)
+            owners = [sls.owners("siem", store=one)[0] for one in stores]
+            shards = Counter(owner.rsplit("-", 1)[1] for owner in owners)
+            assert sum(shards.values()) == 20
+            assert len(shards) == slots
+            assert max(shards.values()) < 2 * 20 / slots
+            # The order of the file and the name of a source decide, not who was first.
+            assert [one["spare"] is not None for one in house.decided().values()] == [True] * 20
+            assert list(house.decided()) == [one.name for one in stores]
+
+
+def test_logstores_with_the_same_cursors_keep_their_events_apart(tmp_path: Path) -> None:
+    first = 1_700_000_000_000_000_000
+    with SlsEmulator(logstore="left", shards=2, first_cursor=first) as sls:
+        right = sls.add_logstore("right", 2, first_cursor=first)
+        other = sls.add_logstore("left", 2, project="q", first_cursor=first)
+        for store in (sls.store("left"), right, other):
+            sls.fill(1_000, store=store)
+        proxied = {"endpoint": "http://sls.test", "proxy": sls.proxy, "allow_plaintext": True}
+        sources = [
+            source_of(sls, name="a", logstore="left", project="p", **proxied),
+            source_of(sls, name="b", logstore="right", project="p", **proxied),
+            source_of(sls, name="c", logstore="left", project="q", **proxied),
+        ]
+        with House(tmp_path / "spool", *sources, consumers=2, once=True) as house:
+            house.start(0)
+            house.start(1)
+            assert [house.wait(slot) for slot in (0, 1)] == [0, 0]
+            encoder = Encoder(Router((), HecSettings(urls=())))
+            found = [encoder.encode(pull, body_of(pull)) for pull in house.pulls()]
+            ids = Counter(one.sls_id(event) for one in found for event in range(len(one)))
+        wanted = [set(expected_ids(store)) for store in (sls.store("left"), right, other)]
+        assert len(set.union(*wanted)) == sum(map(len, wanted)) == 3_000
+        assert ids == Counter(dict.fromkeys(set.union(*wanted), 1))
