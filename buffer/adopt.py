@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,13 +60,23 @@ def _held(source: Path) -> Iterator[None]:
 
 def plan(settings: SpoolSettings, source: Path) -> list[Adoption]:
     """What `adopt` would do. Raises SpoolUnusable, SpoolLocked, SpoolTooNew or SpoolDamaged."""
-    identity = _check(settings, source)
-    with _held(source):
-        return [_plan_lane(settings, identity, lane) for lane in outside.lane_directories(source, adopted=True)]
+    try:
+        identity = _check(settings, source)
+        with _held(source):
+            return [_plan_lane(settings, identity, lane) for lane in outside.lane_directories(source, adopted=True)]
+    except (sqlite3.Error, OSError) as error:
+        raise classify(error, f"looking at {source}") from error
 
 
 def adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None] | None = None) -> list[Adoption]:
-    """Take over every lane; what was done, in order. `beat` hears how many bytes were copied."""
+    """Take over every lane; what was done, in order. `beat` hears how many bytes were copied. Raises as `plan`, and SpoolFull."""
+    try:
+        return _adopt(settings, source, beat or _ignore)
+    except (sqlite3.Error, OSError) as error:
+        raise classify(error, f"adopting {source}") from error
+
+
+def _adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None]) -> list[Adoption]:
     identity = _check(settings, source)
     done = []
     mine = _wait_lock(settings.directory / "lanes" / ".adopt.lock")
@@ -75,12 +86,10 @@ def adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None] | N
                 found = _plan_lane(settings, identity, lane)
                 if found.action == "copy":
                     _check_room(settings, found)
-                    _copy(settings, identity, lane, found, beat or _ignore)
+                    _copy(settings, identity, lane, found, beat)
                 if found.action in {"copy", "mark"}:
                     _mark(lane, settings)
                 done.append(found)
-    except OSError as error:
-        raise classify(error, f"adopting {source}") from error
     finally:
         os.close(mine)
     return done

@@ -27,6 +27,7 @@ from buffer.database import classify, open_cache, transact
 from buffer.disk import DurableDisk
 from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
 from buffer.lean import structlog
+from buffer.proof import Proof, is_of_the_disk
 from buffer.settings import SpoolSettings
 from buffer.values import Position, ShardKey
 
@@ -57,6 +58,8 @@ class Lane:
         self._cache = cache
         self._lock = lock
         self._bell = Bell(directory / "bell")
+        self._proof = Proof(directory)
+        self._doubtful = False
         self._closed = False
 
     @classmethod
@@ -106,12 +109,19 @@ class Lane:
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """One top-level transaction; SQLite's errors leave as ours."""
+        """One top-level transaction; SQLite's errors leave as ours. After one that the disk failed, a proof comes first."""
         try:
+            if self._doubtful:
+                self._prove()
             with transact(self._cache) as sql:
                 yield sql
         except (sqlite3.Error, OSError) as error:
+            self._doubtful = self._doubtful or is_of_the_disk(error)
             raise classify(error, what) from error
+
+    def _prove(self) -> None:
+        self._proof.run(self._cache)
+        self._doubtful = False
 
     def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
@@ -125,6 +135,7 @@ class Lane:
         if self._closed:
             return
         self._closed = True
+        self._proof.close()
         self._cache.close()
         self.disk.close()
         self._bell.close()

@@ -137,6 +137,17 @@ class LaneReader(Letters):
             except OSError as error:
                 raise classify(error, "a body set aside") from error
 
+    def _prove(self) -> None:
+        """Draining goes on where the disk fails the proof too: at worst an ack is forgotten, and its batch sent again."""
+        try:
+            super()._prove()
+        except (sqlite3.Error, OSError) as error:
+            self._doubtful = False
+            log.error(
+                "the disk fails the index of this lane; draining goes on", lane=self.directory.name, error=str(error),
+                hint="replace the disk: dmesg says more",
+            )  # fmt: skip
+
     def bell(self) -> int:
         """The FIFO to select on; `quiet` drains it."""
         return self._bell.fd

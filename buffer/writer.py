@@ -15,13 +15,11 @@ from typing import Any
 
 from buffer import body
 from buffer.database import classify
-from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked
 from buffer.judge import judge_all
 from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
 from buffer.values import Answer, Position, Pull, ShardKey
 
-#: Bytes written again at a time.
-_STEP = 1 << 20
 #: Seconds in which a file of letters finds its row, or never.
 _YOUNG = 60
 
@@ -34,8 +32,6 @@ class LaneWriter(Lane):
     def _opened(self, beat: Callable[[], None]) -> None:
         self._positions: dict[ShardKey, Position | None] = {}
         self._broken = False
-        self._doubtful = False
-        self._proof = -1
         self.sweep(beat)
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
@@ -75,11 +71,21 @@ class LaneWriter(Lane):
         if self._broken:
             raise SpoolBroken("the disk failed a flush twice", "replace the disk; what is spooled is still sent")
         if self._doubtful:
-            self._prove()
+            self._prove_first()
         answers, changed, stored = judge_all(pulls, {p.key: self.position(p.key) for p in pulls})
         if stored:
             self._store(stored, changed)
         return answers
+
+    def _prove_first(self) -> None:
+        """Before positions are believed."""
+        try:
+            self._prove()
+        except (sqlite3.Error, OSError) as error:
+            found = classify(error, f"the index of lane {self.directory.name}")
+            if self._broken:
+                raise SpoolBroken(str(found), "replace the disk; what is spooled is still sent") from error
+            raise found from error
 
     def _store(self, stored: Sequence[Pull], changed: Mapping[ShardKey, Position]) -> None:
         now = time.time()
@@ -98,8 +104,8 @@ class LaneWriter(Lane):
                 for key, position in changed.items():
                     save_position(sql, key, position)
                 committing = True
-        except SpoolError as error:
-            self._failed(error, file, committing)
+        except SpoolError:
+            self._failed(file, committing)
             raise
         self._positions.update(changed)
         self._bell.ring()
@@ -120,52 +126,20 @@ class LaneWriter(Lane):
             add(sql, "fetched_bytes", len(pull.body), pull.source)
             add(sql, "fetched_raw_bytes", pull.raw_size, pull.source)
 
-    def _failed(self, error: SpoolError, file: str, committing: bool) -> None:
+    def _failed(self, file: str, committing: bool) -> None:
         """Before the COMMIT the file goes; after it the outcome is unknown and the file stays for the sweep."""
         self._positions.clear()
         if not committing:
             self.disk.remove(file)
-        elif not isinstance(error, SpoolFull):
-            self._doubtful = True
 
     def _prove(self) -> None:
-        """After a failed COMMIT nothing is believed until a checkpoint of the whole journal succeeds."""
-        try:
-            self._cache.close()
-            if self.rows("PRAGMA journal_mode")[0][0] == "wal":
-                busy = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
-                if busy:
-                    raise SpoolUnusable("the journal is in use", "it is tried again")
-            else:
-                self._rewrite()
-        except SpoolFull:
-            raise
-        except SpoolUnusable as error:
-            self._broken = True
-            raise SpoolBroken(str(error), "replace the disk; what is spooled is still sent") from error
+        """The disk fails the proof too: no more puts. The other side in the way is no such failure."""
         self._positions.clear()
-        self._doubtful = False
-
-    def _rewrite(self) -> None:
-        """Rollback journal: every page of the index, as the page cache has it, is written again in its place and flushed.
-
-        A failed fsync leaves pages that are clean in memory and stale on disk; this makes them dirty. The file may not be
-        replaced: the reader's process has it open and would go on with the old one. The bytes are the same, so a torn
-        write does no harm. The descriptor stays open with the lane: closing it would drop SQLite's locks in this process.
-        """
-        with self.transaction("proving the index"):
-            if self._proof < 0:
-                self._proof = os.open(self.directory / "cache.db", os.O_RDWR | os.O_CLOEXEC)
-            for offset in range(0, os.fstat(self._proof).st_size, _STEP):
-                os.pwrite(self._proof, os.pread(self._proof, _STEP, offset), offset)
-            os.fsync(self._proof)
-
-    def close(self) -> None:
-        """Give back files and lock."""
-        super().close()
-        if self._proof >= 0:
-            os.close(self._proof)
-            self._proof = -1
+        try:
+            super()._prove()
+        except (sqlite3.Error, OSError) as error:
+            self._broken = not isinstance(classify(error, ""), SpoolFull)
+            raise
 
     def position(self, key: ShardKey) -> Position | None:
         """Of this lane."""

@@ -264,7 +264,7 @@ def _adopted(directory: Path, marks: list[str]) -> list[str]:
         found = [str(fault) for fault in ours.recover(1)]
         lane = lane_directory(theirs.directory, theirs.id, 0)
         reader = LaneReader.open(ours.directory / "lanes" / lane.name, ours.settings)
-        found += promise.batches(reader, promised) + promise.letters(reader, promised)
+        found += promise.batches(reader, promised) + promise.letters(ours.directory, promised)
         reader.close()
         there = theirs.lanes()
         if sum(one.batches + one.dead + one.due + one.parked for one in there) or any((lane / "v").iterdir()):

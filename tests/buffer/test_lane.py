@@ -351,10 +351,9 @@ def test_a_disk_that_fails_the_proof_gets_no_more_puts_and_is_still_drained(
     writer._doubtful = True
 
     def broken(*_: object) -> None:
-        raise SpoolUnusable("the flush fails")
+        raise OSError(5, "the flush fails")
 
-    monkeypatch.setattr(writer, "_rewrite", broken)
-    monkeypatch.setattr(writer, "rows", broken)
+    monkeypatch.setattr(writer._proof, "run", broken)
     for _ in range(2):
         with pytest.raises(SpoolBroken):
             writer.put([pull(13)])

@@ -14,6 +14,10 @@ from tests.buffer.power import control, machine, posix, promise
 POINTS = int(os.environ.get("SLS_SIEM_CRASH_POINTS", "60"))
 STATES = int(os.environ.get("SLS_SIEM_CRASH_STATES", "60"))
 PUTS = os.environ.get("SLS_SIEM_CRASH_PUTS", "60")
+#: Where in the workload's writes the one is that fails.
+SHARES = [float(text) for text in os.environ.get("SLS_SIEM_CRASH_SHARES", "0.3").split()]
+#: The workload makes more writes than this for each put.
+WRITES_A_PUT = 10
 SEED = int(os.environ.get("SLS_SIEM_CRASH_SEED", "1"))
 
 
@@ -40,6 +44,27 @@ def test_no_power_cut_loses_corrupts_or_repeats_anything(
             if found := promise.faults(mounted, marks):
                 faults[point] = found
     assert not faults, f"{len(faults)} of {POINTS} power cuts"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["wal", "truncate"])
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("share", SHARES)
+def test_a_write_that_fails_and_then_a_power_cut(
+    kind: str, mode: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk refuses one write with EIO; what was acknowledged after that is there too when the power goes."""
+    need_loop_and_fuse()
+    monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", mode)
+    program = [sys.executable, "-m", "tests.buffer.power.workload", mode, str(SEED), PUTS, "--tolerant"]
+    records = machine.record(kind, tmp_path, program, failing=1 + int(share * int(PUTS) * WRITES_A_PUT))
+    faults = {}
+    points = machine.choose(records, POINTS // 4, SEED, after="E")
+    for point, marks, image in machine.crash_images(records, points, tmp_path, machine.SIZES[kind], SEED):
+        with machine.loop_mount(image, kind, tmp_path / "crashed", check=True) as mounted:
+            if found := promise.faults(mounted, marks):
+                faults[point] = found
+    assert not faults, f"{len(faults)} of {len(points)} power cuts"
 
 
 @pytest.mark.root

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CALLS = (
-    "openat,open,creat,mkdir,mkdirat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,fallocate,"
+    "openat,open,creat,mkdir,mkdirat,write,sendfile,pwrite64,writev,pwritev,pwritev2,ftruncate,fallocate,"
     "fsync,fdatasync,unlink,unlinkat,rename,renameat,renameat2,rmdir"
 )
 _LINE = re.compile(r"^(\d+) +(.*)$")
 _CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?.*$")
 _FD = re.compile(r"^(-?\d+|AT_FDCWD)<(.*?)>(?=,|$)")
+_FD_ANYWHERE = re.compile(r"(?:^|, )(\d+)<(.*?)>(?=,|$)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
@@ -151,6 +152,17 @@ class Disk:
             self._at[path] = at + len(data)
 
     _do_writev = _do_write
+
+    def _do_sendfile(self, call: Call) -> None:
+        into, out_of = (_plain(path) for _, path in _FD_ANYWHERE.findall(call.arguments)[:2])
+        if into in self._live and out_of in self._live:
+            source = Node(False, bytearray(self._live[out_of].data))
+            for operation in self._live[out_of].pending:
+                apply(source, operation)
+            begin, at = self._at.get(out_of, 0), self._at.get(into, 0)
+            data = bytes(source.data[begin : begin + call.result])
+            self._live[into].pending.append(Operation("write", at=at, data=data))
+            self._at[out_of], self._at[into] = begin + call.result, at + call.result
 
     def _do_pwrite64(self, call: Call) -> None:
         path = self._fd_path(call)

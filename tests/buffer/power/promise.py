@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buffer import outside
+from buffer.adopt import adopt
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
@@ -45,6 +48,8 @@ def _put(promise: Promise, did: bool, names: list[str]) -> None:
     promise.waiting.update(names)
     for name in names:
         shard, begin, epoch = map(int, name.split("/"))
+        if shard >= workload.SHARDS:
+            continue
         promise.epochs[shard] = (epoch, begin + workload.GROUPS)
 
 
@@ -65,6 +70,28 @@ def _release(promise: Promise, did: bool, words: list[str]) -> None:
             if did:
                 states.discard(state)
             states.add(state.replace("parked", "due"))
+
+
+def _replay(promise: Promise, did: bool, words: list[str]) -> None:
+    del words
+    for states in promise.dead.values():
+        for state in [s for s in states if s.startswith("dead:")]:
+            if did:
+                states.discard(state)
+            states.add(state.replace("dead", "due"))
+
+
+def _purge(promise: Promise, did: bool, words: list[str]) -> None:
+    del words
+    for states in promise.dead.values():
+        for state in [s for s in states if s.startswith("dead:")]:
+            if did:
+                states.discard(state)
+            states.add("")
+
+
+def _adopt(promise: Promise, did: bool, words: list[str]) -> None:
+    del words, promise, did  # what the other spool had is promised in either case
 
 
 def _settle(promise: Promise, did: bool, words: list[str]) -> None:
@@ -92,7 +119,10 @@ def _checkpoint(promise: Promise, did: bool, words: list[str]) -> None:
         promise.checkpoints[shard] = (epoch, cursor)
 
 
-_FOLD = {"put": _put, "ack": _ack, "release": _release, "settle": _settle, "epoch": _epoch, "checkpoint": _checkpoint}
+_FOLD = {
+    "put": _put, "ack": _ack, "release": _release, "replay": _replay, "purge": _purge, "adopt": _adopt, "settle": _settle,
+    "epoch": _epoch, "checkpoint": _checkpoint,
+}  # fmt: skip
 
 
 def faults(
@@ -106,46 +136,71 @@ def faults(
     promise = promised(marks)
     where = mounted / "spool"
     settings = settings_of(where)
-    if not promise.waiting and not where.exists():
+    if not where.exists() and not promise.waiting:
         return []
     spool = Spool.open(settings)
     try:
         found = [f"recover: {fault}" for fault in spool.recover(consumers=1) if not rebuilt]
+        _take_over(settings, mounted / "other")
         lane = lane_directory(spool.directory, spool.id, 0)
         if not lane.exists() and not promise.waiting:
             return found
-        writer, reader = LaneWriter.open(lane, settings), LaneReader.open(lane, settings)
+        writer = LaneWriter.open(lane, settings)
         try:
-            found += batches(reader, promise) + letters(reader, promise) + _positions(writer, promise)
+            found += _batches_of_all(spool, promise) + letters(spool.directory, promise) + _positions(writer, promise)
             found += _books(spool, rebuilt) + _goes_on(writer, promise)
         finally:
-            reader.close()
             writer.close()
         return found
     finally:
         spool.close()
 
 
+def _take_over(settings: SpoolSettings, other: Path) -> None:
+    """What the other host left: run to its end, from whatever state the power cut left it in."""
+    if (other / "id").exists() and (other / "format").exists():
+        adopt(settings, other)
+
+
+def _batches_of_all(spool: Spool, promise: Promise) -> list[str]:
+    seen: list[str] = []
+    found: list[str] = []
+    for directory in outside.lane_directories(spool.directory):
+        reader = LaneReader.open(directory, spool.settings)
+        try:
+            found += _read(reader, seen)
+        finally:
+            reader.close()
+    return found + _compare(seen, promise)
+
+
 def batches(reader: LaneReader, promise: Promise) -> list[str]:
-    found, seen, after = [], set[str](), 0
+    """What is wrong with a lane's batches when all that was promised is in it."""
+    seen: list[str] = []
+    return _read(reader, seen) + _compare(seen, promise)
+
+
+def _read(reader: LaneReader, seen: list[str]) -> list[str]:
+    found, after = [], 0
     while there := reader.read(after, 100, 256 << 20):
         after = there[-1].id
         for one in (p for b in there for p in b.pulls):
             name = f"{one.key.shard}/{one.begin}/{one.epoch}"
-            if name in seen:
-                found.append(f"twice: {name}")
-            seen.add(name)
+            seen.append(name)
             if bytes(one.body) != workload.body(one.key.shard, one.begin, one.epoch):
                 found.append(f"corrupt: {name}")
-    found += [f"lost: {name}" for name in promise.waiting - seen]
-    found += [f"came back or invented: {name}" for name in seen - promise.waiting - promise.may_wait]
     return found
 
 
-def letters(reader: LaneReader, promise: Promise) -> list[str]:
-    from buffer import outside
+def _compare(seen: list[str], promise: Promise) -> list[str]:
+    found = [f"twice: {name}" for name, count in Counter(seen).items() if count > 1]
+    found += [f"lost: {name}" for name in promise.waiting.difference(seen)]
+    return found + [f"came back or invented: {name}" for name in set(seen) - promise.waiting - promise.may_wait]
 
-    there = {d.sls_id: f"{d.state}:{d.tries}" for _, d in outside.dead(reader.directory.parents[1])}
+
+def letters(directory: Path, promise: Promise) -> list[str]:
+    """What is wrong with a spool's dead letters."""
+    there = {d.sls_id: f"{d.state}:{d.tries}" for _, d in outside.dead(directory)}
     found = [f"dead {i}: {there[i]}, not {s}" for i, s in promise.dead.items() if i in there and there[i] not in s]
     found += [f"dead letter lost: {i}" for i, s in promise.dead.items() if i not in there and "" not in s]
     return found + [f"dead letter invented: {i}" for i in there if i not in promise.dead]

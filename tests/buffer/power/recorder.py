@@ -1,10 +1,10 @@
 """A disk that remembers every write and every flush in order, as a FUSE file under a loop device.
 
-    python -m tests.buffer.power.recorder MOUNTPOINT BYTES LOG
+    python -m tests.buffer.power.recorder MOUNTPOINT BYTES LOG [N]
 
 serves `disk` (the block device's content) and `marks` (each write to it is one line of the workload's: `acked 7`). The
 log interleaves them, so that "acknowledged before this write" is exact. Record: kind `W`, `F` or `M`, 8 bytes offset,
-4 bytes length, data.
+4 bytes length, data. With N, the n-th write after the mark `begins` fails with EIO and never reaches the disk.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ def read_log(path: Path) -> Iterator[Record]:
             yield Record(kind.decode(), offset, file.read(length))
 
 
-def serve(mountpoint: str, size: int, log: Path) -> None:
+def serve(mountpoint: str, size: int, log: Path, failing: int = 0) -> None:
     """Mount, and serve until unmounted."""
     import mfusepy
 
     disk = mmap.mmap(-1, size)
     out = log.open("wb", buffering=0)
+
+    left, end, failed = [1 << 60], [-1], list[int]()
 
     def record(kind: bytes, offset: int, data: bytes) -> None:
         out.write(RECORD.pack(kind, offset, len(data)) + data)
@@ -73,9 +75,18 @@ def serve(mountpoint: str, size: int, log: Path) -> None:
         def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
             del fh
             if path == "/disk":
+                left[0] -= 1
+                # The second half of a request of the loop device's would be a short write, which it takes for a whole one.
+                if left[0] <= 0 < failing and offset != end[0] and not failed:
+                    failed.append(offset)
+                    record(b"E", offset, b"")
+                    raise mfusepy.FuseOSError(errno.EIO)
+                end[0] = offset + len(data)
                 disk[offset : offset + len(data)] = data
                 record(b"W", offset, data)
             else:
+                if data == b"begins\n":
+                    left[0] = failing
                 record(b"M", 0, data)
             return len(data)
 
@@ -92,4 +103,4 @@ def serve(mountpoint: str, size: int, log: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 0)

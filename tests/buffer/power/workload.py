@@ -1,9 +1,11 @@
-"""What the spool is doing when the power goes: put, ack, bury, park, release, resend, new epochs, checkpoints.
+"""What the spool is doing when the power goes: put, ack, bury, park, release, resend, replay and purge of dead letters, new
+epochs, checkpoints, a replayed time range, another spool's lane taken over.
 
-    python -m tests.buffer.power.workload JOURNAL_MODE SEED PUTS DIRECTORY MARKS
+    python -m tests.buffer.power.workload JOURNAL_MODE SEED PUTS [--tolerant] DIRECTORY MARKS
 
-A writer thread and a reader thread, each on its own handle as in life. Every step is marked before and after, so that
-the checker knows what had been promised (`did`) and what may or may not have happened (`will`).
+`--tolerant` goes on after errors of the spool's, as consumers and senders do, and ends well after a few. A writer thread and
+a reader thread, each on its own handle as in life. Every step is marked before and after, so that the checker knows what had
+been promised (`did`) and what may or may not have happened (`will`).
 """
 
 from __future__ import annotations
@@ -13,17 +15,24 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from buffer.adopt import adopt
+from buffer.errors import SpoolError
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
-from buffer.values import DeadLetter, Position, Pull, ShardKey, Tally
+from buffer.values import Batch, DeadLetter, Position, Pull, ShardKey, Tally
 from buffer.writer import LaneWriter
 
 GROUPS = 3
 SHARDS = 3
+#: Shards of the lane `replay`, which has no positions, and of the other host's spool.
+REPLAYED, ADOPTED = 50, 70
+#: Errors after which a tolerant side gives up.
+PATIENCE = 8
 
 
 def settings(directory: Path) -> SpoolSettings:
@@ -69,14 +78,27 @@ class Marks:
         self._fd = os.open(path, os.O_WRONLY | (os.O_APPEND if append else 0))
 
     def __call__(self, *words: object) -> None:
-        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces (one opened to append
-        # appends all the same).
+        # Always at offset 0: a write that crosses a page would reach the recorder in two pieces. (A file opened to append
+        # appends all the same.)
         # By a system call that the spool never makes, so that an error injected into the spool's does not hit this one.
         os.pwritev(self._fd, [(" ".join(map(str, words)) + "\n").encode()], 0)
 
 
-def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> None:
-    """Puts of one to four pulls; now and then a checkpoint, a re-pull or a new epoch."""
+class Sides:
+    """The spool, both sides of its lane, and the lane that `replay` writes."""
+
+    def __init__(self, where: Path) -> None:
+        self.settings = settings(where)
+        self.spool = Spool.open(self.settings)
+        lane = lane_directory(self.spool.directory, self.spool.id, 0)
+        self.writer = LaneWriter.open(lane, self.settings)
+        self.reader = LaneReader.open(lane, self.settings)
+        self.replay = LaneWriter.open(lane.with_name(f"{self.spool.id}-replay"), self.settings)
+        self.replayed = 1000
+
+
+def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks, sides: Sides | None = None) -> None:
+    """Puts of one to four pulls; now and then a checkpoint, a re-pull, a new epoch, a replayed range."""
     known = {shard: lane.position(key(shard)) for shard in range(SHARDS)}
     epoch = {shard: found.epoch if found else 1 for shard, found in known.items()}
     position = {shard: _goes_on_at(found) for shard, found in known.items()}
@@ -85,10 +107,7 @@ def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> No
         for shard in chance.sample(range(SHARDS), chance.randint(1, SHARDS)):
             pulls.append(pull(shard, position[shard], epoch[shard]))
             position[shard] += GROUPS
-        names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for p in pulls]
-        mark("will", "put", *names)
-        lane.put(pulls)
-        mark("did", "put", *names)
+        put(lane, pulls, mark)
         if chance.random() < 0.2:
             lane.put(pulls[:1])  # a re-pull: nothing may come of it
         if chance.random() < 0.2:
@@ -103,6 +122,17 @@ def write(lane: LaneWriter, puts: int, chance: random.Random, mark: Marks) -> No
             mark("will", "epoch", shard, epoch[shard], position[shard])
             lane.start_epoch(key(shard), epoch[shard], position[shard])
             mark("did", "epoch", shard, epoch[shard], position[shard])
+        if sides and chance.random() < 0.1:
+            put(sides.replay, [replace(pull(REPLAYED, sides.replayed, 1), first=True)], mark)
+            sides.replayed += GROUPS
+
+
+def put(lane: LaneWriter, pulls: Sequence[Pull], mark: Marks) -> None:
+    """One put, with its marks."""
+    names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for p in pulls]
+    mark("will", "put", *names)
+    lane.put(pulls)
+    mark("did", "put", *names)
 
 
 def _goes_on_at(known: Position | None) -> int:
@@ -127,20 +157,22 @@ def drain(
             time.sleep(0.001)
         if chance.random() < 0.3:
             resend(lane, chance, mark)
+        if chance.random() < 0.1:
+            operate(lane, chance, mark)
 
 
 def settle(
-    lane: LaneReader, batches: Sequence[object], number: int, chance: random.Random, mark: Marks, prefix: str
+    lane: LaneReader, batches: Sequence[Batch], number: int, chance: random.Random, mark: Marks, prefix: str
 ) -> int:
     """One ack, with what it buries."""
     letters = []
     for _ in range(chance.choice((0, 0, 1, 3))):
         number += 1
         letters.append(letter(f"{prefix}id{number}", chance.choice(("dead", "parked"))))
-    names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for b in batches for p in b.pulls]  # type: ignore[attr-defined]
+    names = [f"{p.key.shard}/{p.begin}/{p.epoch}" for b in batches for p in b.pulls]
     words = [*names, "|", *(f"{d.sls_id}:{d.state}:{d.tries}" for d in letters)]
     mark("will", "ack", *words)
-    lane.ack(batches, letters, Tally({"r": 9}, {"r": 9 - len(letters)}, {}))  # type: ignore[arg-type]
+    lane.ack(batches, letters, Tally({"r": 9}, {"r": 9 - len(letters)}, {}))
     mark("did", "ack", *words)
     return number
 
@@ -160,28 +192,68 @@ def resend(lane: LaneReader, chance: random.Random, mark: Marks) -> None:
         mark("did", "settle", *words)
 
 
-def main(seed: int, puts: int, directory: str, marks: str) -> None:
+def operate(lane: LaneReader, chance: random.Random, mark: Marks) -> None:
+    """`dead replay` or `dead purge`."""
+    word, act = chance.choice((("replay", lane.make_due), ("purge", lane.remove_dead)))
+    mark("will", word)
+    act(None)
+    mark("did", word)
+
+
+def leave_a_spool(where: Path, mark: Marks) -> None:
+    """Another host's, with batches and letters in it; the host is gone."""
+    sides = Sides(where)
+    for begin in range(1000, 1000 + 8 * GROUPS, GROUPS):
+        put(sides.writer, [pull(ADOPTED, begin, 1), pull(ADOPTED + 1, begin, 1)], mark)
+    settle(sides.reader, sides.reader.read(0, 2, 1 << 20), 0, random.Random(4), mark, "other-")
+    for one in (sides.reader, sides.writer, sides.replay, sides.spool):
+        one.close()
+
+
+def take_over(ours: Path, other: Path, mark: Marks) -> None:
+    """What that host left comes to us."""
+    mark("will", "adopt")
+    adopt(settings(ours), other)
+    mark("did", "adopt")
+
+
+def patiently(act: Callable[[], None], tolerant: bool, mark: Marks) -> None:
+    """Again after errors of the spool's, a few times."""
+    for _ in range(PATIENCE):
+        try:
+            act()
+        except SpoolError as error:
+            if not tolerant:
+                raise
+            mark("failed", type(error).__name__, str(error)[:200].replace("\n", " "))
+        else:
+            return
+
+
+def main(seed: int, puts: int, tolerant: bool, directory: Path, marks: str) -> None:
     """Run both sides until `puts` are made and all but a few batches are drained."""
-    where = Path(directory) / "spool"
-    spool = Spool.open(settings(where))
-    lane = lane_directory(spool.directory, spool.id, 0)
     mark = Marks(marks)
-    writer = LaneWriter.open(lane, settings(where))
-    reader = LaneReader.open(lane, settings(where))
+    leave_a_spool(directory / "other", mark)
+    sides = Sides(directory / "spool")
     done = threading.Event()
     faults: list[BaseException] = []
+    chance, theirs = random.Random(seed), random.Random(seed + 1)
+    drained = Marks(marks)
 
     def guarded() -> None:
         try:
-            drain(reader, random.Random(seed + 1), Marks(marks), done, 3)
+            patiently(lambda: drain(sides.reader, theirs, drained, done, 3, f"{theirs.random()}-"), tolerant, drained)
         except BaseException as fault:
             faults.append(fault)
             raise
 
     other = threading.Thread(target=guarded)
     other.start()
+    mark("begins")
     try:
-        write(writer, puts, random.Random(seed), mark)
+        patiently(lambda: write(sides.writer, puts // 2, chance, mark, sides), tolerant, mark)
+        patiently(lambda: take_over(directory / "spool", directory / "other", mark), tolerant, mark)
+        patiently(lambda: write(sides.writer, puts // 2, chance, mark, sides), tolerant, mark)
     finally:
         done.set()
         other.join()
@@ -190,5 +262,9 @@ def main(seed: int, puts: int, directory: str, marks: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["SLS_SIEM_JOURNAL_MODE"] = sys.argv[1]
-    main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    arguments = sys.argv[1:]
+    is_tolerant = "--tolerant" in arguments
+    if is_tolerant:
+        arguments.remove("--tolerant")
+    os.environ["SLS_SIEM_JOURNAL_MODE"] = arguments[0]
+    main(int(arguments[1]), int(arguments[2]), is_tolerant, Path(arguments[3]), arguments[4])
