@@ -150,10 +150,20 @@ class Putter:
             log.error("the spool does not take", error=str(error), hint=error.hint)
         until = now + wait
         while time.monotonic() < until and not self.stopping and all(ticket.alive() for ticket in tickets):
+            self._drop_unwanted()
             time.sleep(0.1)
         if self.stopping:
             for ticket in tickets:
                 ticket.settle(None)
+
+    def _drop_unwanted(self) -> None:
+        """Of those that wait behind a put that goes wrong: their readers must not wait for the disk."""
+        with self._filled:
+            unwanted = [ticket for ticket in self._queue if not ticket.alive()]
+            for ticket in unwanted:
+                self._queue.remove(ticket)
+        for ticket in unwanted:
+            ticket.settle(None)
 
     def _released(self) -> None:
         if self._trouble_since:

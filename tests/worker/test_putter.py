@@ -126,6 +126,27 @@ def test_what_is_not_ours_any_more_is_thrown_away(putter: Putter, lane: FullDisk
     thread.join(10)
 
 
+def test_what_is_not_ours_any_more_does_not_wait_for_a_full_disk_neither_in_the_put_nor_behind_it(
+    putter: Putter, lane: FullDisk
+) -> None:
+    lane.refusals = 1_000_000
+    wanted = {0: True, 1: True, 2: True}
+    tickets = [Ticket(make_pull(0, shard=n), lambda n=n: wanted[n], lambda: None) for n in wanted]  # type: ignore[misc]
+    putter.submit(tickets[0])
+    thread = run(putter)
+    poll(lambda: is_blocked(putter), "the first put goes wrong")
+    putter.submit(tickets[1])
+    putter.submit(tickets[2])
+    wanted[1] = False
+    assert tickets[1].wait() is None
+    wanted[0] = False
+    assert tickets[0].wait() is None
+    lane.refusals = 0
+    assert tickets[2].wait() is not None
+    putter.close()
+    thread.join(10)
+
+
 def test_asked_to_stop_it_does_not_wait_for_a_full_disk(putter: Putter, lane: FullDisk) -> None:
     lane.refusals = 1000
     one = ticket(make_pull())
