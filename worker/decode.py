@@ -8,12 +8,7 @@ import lz4.block
 import zstd
 
 from buffer.values import Pull
-from worker.verify import Unverified, zstd_bound
-
-#: No pull of SLS's is larger; a body that says so is not decompressed. Bytes.
-MAX_RAW = 256 << 20
-#: A frame that does not state its size is judged by its blocks, which need not be full. Bytes.
-_ZSTD_ROUNDING = 2 * 128 << 10
+from worker.verify import MAX_RAW, Unverified, zstd_fits
 
 
 class Undecodable(Exception):
@@ -50,10 +45,10 @@ def decompress(body: bytes, codec: str, size: int) -> bytes:
 def _decompress_zstd(body: bytes, size: int) -> bytes:
     """One whole frame that can hold no more than announced: the library takes memory for as many as there are."""
     try:
-        bound = zstd_bound(body)
+        fits = zstd_fits(body, size)
     except (Unverified, struct.error, IndexError) as error:
         raise Undecodable(f"zstd: {error}") from error
-    if bound > max(size, min(MAX_RAW, size + _ZSTD_ROUNDING)):
-        raise Undecodable(f"a zstd frame of up to {bound} bytes, {size} announced")
+    if not fits:
+        raise Undecodable(f"the zstd frame says it is longer than the {size} bytes announced")
     found: bytes = zstd.decompress(body)
     return found

@@ -12,7 +12,7 @@ import zlib
 import lz4.block
 import zstd
 
-#: Raw bytes of one pull. SLS sends at most about 10 MB; one LogGroup may have 30 MB.
+#: Raw bytes of one pull, for consumers and senders alike. SLS sends at most about 10 MB; one LogGroup may have 30 MB.
 MAX_RAW = 64 << 20
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_BLOCK = 128 << 10
@@ -48,12 +48,18 @@ def _decompress(body: bytes, codec: str, raw_size: int) -> bytes:
     if codec == "lz4":
         return bytes(lz4.block.decompress(body, uncompressed_size=raw_size))
     if codec == "zstd":
-        if zstd_bound(body) > max(raw_size, min(MAX_RAW, raw_size + 2 * _ZSTD_BLOCK)):
+        if not zstd_fits(body, raw_size):
             raise Unverified("the zstd frame says it is longer than announced")
         return bytes(zstd.decompress(body))
     if codec in {"deflate", "gzip"}:
         return zlib.decompressobj(47).decompress(body, raw_size + 1)
     return body
+
+
+def zstd_fits(body: bytes, raw_size: int) -> bool:
+    """Whether no more can come out than announced; a frame that does not state its size is judged by its blocks, which need
+    not be full."""
+    return zstd_bound(body) <= max(raw_size, min(MAX_RAW, raw_size + 2 * _ZSTD_BLOCK))
 
 
 def zstd_bound(body: bytes) -> int:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from buffer.values import Pull
 from tests.worker.encoding import pull_of
-from worker.decode import MAX_RAW, Undecodable, open_pull
+from worker.decode import Undecodable, open_pull
+from worker.verify import MAX_RAW, Unverified
+from worker.verify import decompress as verify
 
 RAW = b"some log " * 5000
 
@@ -49,6 +51,23 @@ def test_a_body_cut_anywhere_is_refused(codec: str) -> None:
     for end in range(len(pull.body)):
         with pytest.raises(Undecodable):
             open_pull(replace(pull, body=pull.body[:end]))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_what_a_consumer_takes_a_sender_takes_and_nothing_else(codec: str, over: int) -> None:
+    """At the cap: else a pull would be spooled only to be set aside."""
+    pull = packed(codec, bytes(MAX_RAW + over))
+    try:
+        taken: bytes | None = verify(pull.body, codec, pull.raw_size)
+    except Unverified:
+        taken = None
+    try:
+        sent: bytes | None = open_pull(pull)
+    except Undecodable:
+        sent = None
+    assert taken == sent
+    assert (taken is None) == (over > 0)
 
 
 @settings(max_examples=300, deadline=None)
