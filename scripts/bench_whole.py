@@ -5,14 +5,18 @@ CPU counts from the moment all children run until the HEC emulator, the witness,
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_tools import MB, Figure, Given, cpu_seconds, table
-from tests.end_to_end.house import House
+from scripts.bench_tools import MB, Figure, Given, cpu_seconds, median, table
+from tests.end_to_end.house import ROOT, House, Remote
 from tests.waiting import poll
+from worker.process import MALLOC
 
 #: Raw bytes that the SLS emulator is given at a time.
 STEP = 64_000_000
@@ -27,6 +31,8 @@ class Case:
     encoder: str = "compiled"
     append: dict[str, Any] = field(default_factory=dict)
     house: dict[str, Any] = field(default_factory=dict)
+    sink: bool = False
+    """Before a HEC that only counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +68,67 @@ HEAD = ("raw MB", "logs", "wall s", "raw MB/s", "CPU s", "consumers", "senders",
 
 
 def run(given: Given) -> list[Figure]:
-    """Default settings, 8 shards, 2 consumers, 2 senders."""
-    cases = [Case("compiled", given.megabytes), Case("python", max(64, given.megabytes // 2), encoder="python")]
-    found = {case.name: measure(case, given.work / case.name) for case in cases}
-    table("End to end", ("encoder", *HEAD), [(name, *spent.cells()) for name, spent in found.items()])
+    """Default settings, 8 shards, 2 consumers, 2 senders; and what others do with the same emulators."""
+    rows: list[tuple[str, Spent]] = []
+    for number in range(given.rounds):
+        rows.append(("compiled", measure(Case("compiled", given.megabytes), given.work / f"compiled-{number}")))
+        small = Case("python", max(64, given.megabytes // 4), encoder="python")
+        rows.append(("python", measure(small, given.work / f"python-{number}")))
+    counting = Case("compiled, a HEC that only counts", given.megabytes, sink=True)
+    rows.append((counting.name, measure(counting, given.work / "counting")))
+    rows.append(("the SDK's ConsumerWorker, batched", peer("batched", given.work / "batched", 64)))
+    rows.append(("the founding document's program", peer("founding", given.work / "founding", 4)))
+    table("End to end", ("what", *HEAD), [(name, *spent.cells()) for name, spent in rows])
     unit = "raw MB per CPU-second"
+    compiled, python = (median(spent.rate for name, spent in rows if name == kind) for kind in ("compiled", "python"))
+    batched, founding = rows[-2][1].rate, rows[-1][1].rate
     return [
-        Figure("end to end, compiled encoder", found["compiled"].rate, unit, 150, 250),
-        Figure("end to end, pure Python", found["python"].rate, unit, 50, 70),
+        Figure("end to end, compiled encoder", compiled, unit, 150, 250),
+        Figure("end to end, pure Python", python, unit, 50, 70),
+        Figure("end to end, compiled, before a HEC that only counts", rows[-3][1].rate, unit),
+        Figure("the same: the SDK's ConsumerWorker, batched posts", batched, unit),
+        Figure("the same: the founding document's program", founding, unit),
+        Figure("end to end against the SDK's ConsumerWorker", compiled / batched, "×"),
+        Figure("end to end against the founding document's program", compiled / founding, "×"),
     ]
+
+
+def peer(kind: str, work: Path, megabytes: int) -> Spent:
+    """Another program between the same emulators."""
+    work.mkdir()
+    sls = Remote("tests.emulators.sls", "--shards", "8", "--fill", f"{megabytes}MB", log=work / "sls.log")
+    hec = Remote("tests.emulators.hec", log=work / "hec.log")
+    logs = sum(made["logs"] for made in sls.get("stats")["generated"].values())
+    raw = sum(shard["raw_bytes"] for shard in sls.get("shards"))
+    command = [sys.executable, "-m", "scripts.bench_peer", kind, f"http://127.0.0.1:{sls.port}", hec.ready["url"]]
+    with (work / "log").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, hec.ready["token"]], cwd=ROOT, stdout=out, stderr=out, env=os.environ | MALLOC
+        )
+    try:
+        began = time.monotonic()
+        poll(lambda: taken(hec, kind) >= logs, f"{logs} logs; {(work / 'log').read_text()[-2000:]}", 560, 0.1)
+        wall, spent = time.monotonic() - began, cpu_seconds([process.pid])
+    finally:
+        process.kill()
+        process.wait()
+        sls.stop()
+        hec.stop()
+    return Spent(raw, logs, wall, spent, 0.0, 0.0)
+
+
+def taken(hec: Remote, kind: str) -> int:
+    """Logs that came. Of the founding document's Splunk indexes none, as they have no `event`: its requests count."""
+    stats = hec.get("stats")
+    return int(sum(stats["answers"].values()) if kind == "founding" else stats["stored"])
 
 
 def measure(case: Case, work: Path) -> Spent:
     """Run the house over new logs."""
     house = House(work, **{"shards": 8, "consumers": 2, "senders": 2, **case.house})
     house.more_environment["SLS_SIEM_ENCODER"] = case.encoder
+    if case.sink:
+        house.hec_module = "scripts.bench_sink"
     with house:
         house.start()
         poll(lambda: house.status().get("state") == "running", f"running; {house.tail()}", 90)

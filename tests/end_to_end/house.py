@@ -74,6 +74,7 @@ class House:
     senders: int = 2
     sls_options: tuple[str, ...] = ()
     hec_options: tuple[str, ...] = ()
+    hec_module: str = "tests.emulators.hec"
     toml: str = ""
     """Added at the end of the settings."""
     hec_toml: str = ""
@@ -92,7 +93,7 @@ class House:
         self.sls = Remote(
             "tests.emulators.sls", "--shards", str(self.shards), *self.sls_options, log=self.work / "sls.log"
         )
-        self.hec = Remote("tests.emulators.hec", *self.hec_options, log=self.work / "hec.log")
+        self.hec = Remote(self.hec_module, *self.hec_options, log=self.work / "hec.log")
         self.config = self.work / "sls-siem.toml"
         self.configure()
         return self
