@@ -1,8 +1,7 @@
-"""Once a second: the levels for the children, status.json, the metrics and the page's history; once a minute a log line."""
+"""Once a second: the levels for the children, the picture, the metrics and the page's history; once a minute a log line."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
@@ -14,23 +13,25 @@ import orjson
 
 from buffer import budget as spool_budget
 from buffer import outside
-from buffer.errors import SpoolError
 from buffer.outside import LaneStats
 from buffer.spool import Spool
 from supervisor import memory, metrics, status
 from supervisor.child import Child, State
 from supervisor.health import Health
 from supervisor.listener import Shown
+from supervisor.looker import Look, Looker
 from supervisor.rates import Rates
 from supervisor.settings import Settings
 from supervisor.totals import Totals
 from worker import logs
 from worker.board import Board
-from worker.report import write_atomically
 from worker.routes import name_of
 
 log = logs.get_logger()
 SUMMARY_EVERY, HISTORY_EVERY, PSS_EVERY, ALIVE = 60.0, 5.0, 30.0, 10.0
+#: Seconds that the last picture may take to be written.
+LAST_WORD = 2.0
+MOUNTS = "look at the disk: dmesg, mounts, its queue, permissions; nothing is lost, and it goes on by itself"
 VERSION, HOST = version("sls-siem"), socket.gethostname()
 
 
@@ -39,55 +40,55 @@ class Publisher:
 
     def __init__(self, settings: Settings, spool: Spool) -> None:
         self.settings = settings
-        self._spool = spool
+        self._spool_id = spool.id
         self.shown = Shown()
         self.sizes: dict[int, int] = {}
         self.listening = ""
         self.one_line = "starting"
         self.document: dict[str, Any] = {"holds": [], "spool": {"batches": 0}, "dead_letters": {"count": 0}}
         """The last picture."""
-        self._lanes: list[LaneStats] = []
-        self._unreadable = ""
+        self._looker = Looker(spool)
+        self.at_disk: dict[str, float] = {}
+        """Children without a beat whose threads wait for a disk, and for how many seconds."""
         self._since = time.time()
         self._rates, self._totals, self._health = Rates(), Totals(), Health()
         self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
         self._summary_at = self._history_at = self._pss_at = 0.0
         self._pss = 0
-        self._held: dict[str, float] = {}
-        """The supervisor's own holds: kind → Unix seconds."""
+        self._held: dict[tuple[str, str], float] = {}
+        """The supervisor's own holds: kind and name → Unix seconds."""
 
     def publish(self, children: list[Child], board: Board, budget: int, *, stopping: bool, down: bool = False) -> None:
         """Look, and show. What cannot be written on a full disk is not written."""
-        try:
-            lanes = self._spool.lanes()
-            board.spool_level = self._spool.level(lanes)
-        except (SpoolError, OSError) as error:
-            log.error("the spool cannot be read", error=str(error), hint="look at the disk")
-            board.spool_level = 1
-            lanes, self._unreadable = self._lanes, str(error)  # as last seen: counters never go back
-        else:
-            self._unreadable = ""
-        self._lanes = lanes
-        reports = status.read_reports(self._spool.run_directory, [c.name for c in children if c.pid])
-        counters = merged_counters(lanes)
-        self._rates.note(status.sample(lanes, counters, time.monotonic()))
-        document = self._document(children, lanes, list(reports.values()), board, budget, stopping=stopping, down=down)
-        self._show(document, self._totals.add(reports), counters, children, stopping=stopping)
+        look = self._looker.look([c.name for c in children if c.pid])
+        board.spool_level = look.level
+        counters = merged_counters(look.lanes)
+        self._rates.note(status.sample(look.lanes, counters, time.monotonic()))
+        document = self._document(children, look, board, budget, stopping=stopping, down=down)
+        self._show(document, self._totals.add(look.reports), counters, children, stopping=stopping)
+        self._looker.show(self.shown.status, wait=LAST_WORD if down else 0.0)
         self._remember(document)
         self._summarize(document)
         if not down:
             self._health.tell(document, self.settings)
 
+    def stalled(self) -> float:
+        """Seconds for which the spool's disk has not answered; 0 while it does."""
+        return self._looker.stalled(time.monotonic())
+
     def _document(
-        self, children: list[Child], lanes: list[LaneStats], reports: list[dict[str, Any]], board: Board, budget: int, *,
-        stopping: bool, down: bool,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, children: list[Child], look: Look, board: Board, budget: int, *, stopping: bool, down: bool
+    ) -> dict[str, Any]:
         used = sum(self.sizes.values())
-        spool, own = self._spool_document(lanes, board), self._own_holds(lanes, board, used, budget)
-        holds = status.merge_holds([{"holds": own}, *reports])
+        reports = list(look.reports.values())
+        holds = status.merge_holds([{"holds": self._own_holds(look, board, used, budget)}, *reports])
         now = time.monotonic()
         shown = [self._child(child, board, now) for child in children]
-        hanging = status.silent((c["name"], c["beat_age"]) for c in shown if c["state"] == State.RUNNING.value)
+        hanging = status.silent(
+            (c["name"], c["beat_age"])
+            for c in shown
+            if c["state"] == State.RUNNING.value and c["name"] not in self.at_disk
+        )
         state, reason = status.state_of(children, holds, hanging, stopping=stopping)
         if now >= self._pss_at:
             self._pss_at = now + PSS_EVERY
@@ -98,64 +99,47 @@ class Publisher:
             "reason": "stopped" if down else reason,
             "time": status.iso(time.time()),
             "supervisor": {"pid": os.getpid(), "since": status.iso(self._since), "version": VERSION, "host": HOST,
-                           "spool_id": self._spool.id, "listen": self.listening},
+                           "spool_id": self._spool_id, "listen": self.listening},
             "children": shown,
             "sources": status.merge_sources(reports),
-            "spool": spool,
+            "spool": self._spool_document(look),
             "rates": self._rates.now(),
             "holds": [{**hold, "age_seconds": age(hold["since"])} for hold in holds],
-            "dead_letters": status.dead_letters(lanes),
+            "dead_letters": status.dead_letters(look.lanes),
             "memory": {"used": used, "budget": budget, "level": board.memory_level, "pss": self._pss},
         }  # fmt: skip
 
-    def _spool_document(self, lanes: list[LaneStats], board: Board) -> dict[str, Any]:
-        settings, directory = self.settings.spool, self._spool.directory
-        found = outside.document(directory, lanes, settings.max_bytes, board.spool_level, self._spool.has_ballast)
-        free, _ = self._free()
-        left = spool_budget.room(settings, outside.used_bytes(lanes), free)
-        return found | {
-            "free_bytes": free,
+    def _spool_document(self, look: Look) -> dict[str, Any]:
+        left = spool_budget.room(self.settings.spool, outside.used_bytes(look.lanes), look.free)
+        return look.spool | {
+            "free_bytes": look.free,
             "full_in_seconds": self._rates.full_in(left),
-            "drained_in_seconds": self._rates.drained_in(found["groups"]),
-            "live_again_in_seconds": self._rates.live_again_in(found["groups"]),
+            "drained_in_seconds": self._rates.drained_in(look.spool["groups"]),
+            "live_again_in_seconds": self._rates.live_again_in(look.spool["groups"]),
         }
 
-    def _own_holds(self, lanes: list[LaneStats], board: Board, used: int, budget: int) -> list[dict[str, Any]]:
-        """What stops all pulling, as the children's holds are: with cause and remedy."""
-        found = []
-        if board.spool_level:
-            said = spool_budget.reason(
-                self.settings.spool, outside.used_bytes(lanes), *self._free(), self._spool.has_ballast
+    def _own_holds(self, look: Look, board: Board, used: int, budget: int) -> list[dict[str, Any]]:
+        """What stops all pulling or a child, as the children's holds are: with cause and remedy."""
+        wanted: dict[tuple[str, str], tuple[str, str]] = {}
+        if look.level:
+            wanted["disk", "room"] = spool_budget.reason(
+                self.settings.spool, outside.used_bytes(look.lanes), look.free, look.inodes, look.ballast
             )
-            if self._unreadable:
-                said = f"the spool cannot be read: {self._unreadable}", "look at the disk: dmesg, mount, permissions"
-            found.append(self._own_hold("disk", "room", *said))
-        else:
-            self._held.pop("disk", None)
+            if look.unreadable:
+                wanted["disk", "room"] = f"the spool cannot be read: {look.unreadable}", MOUNTS
+        if self.at_disk or self.stalled():
+            who = ", ".join(sorted(self.at_disk)[:4]) or "the supervisor"
+            seconds = max([self.stalled(), *self.at_disk.values()])
+            wanted["disk", "stalled"] = f"the disk does not answer: {who} waits for it since {seconds:.0f} s", MOUNTS
         if board.memory_level >= 2:
             error = f"the memory budget is nearly used ({used / 1e6:.0f} of {budget / 1e6:.0f} MB)"
-            found.append(self._own_hold("memory", "budget", error, "it frees itself; if it lasts, raise memory.budget"))
-        else:
-            self._held.pop("memory", None)
-        return found
-
-    def _free(self) -> tuple[int, int]:
-        try:
-            return outside.free_bytes(self._spool.directory)
-        except OSError:
-            return 0, 0
-
-    def _own_hold(self, kind: str, name: str, error: str, hint: str) -> dict[str, Any]:
-        since = self._held.setdefault(kind, time.time())
-        return {
-            "kind": kind,
-            "name": name,
-            "since": since,
-            "events": 0,
-            "error": error,
-            "hint": hint,
-            "next_probe": None,
-        }
+            wanted["memory", "budget"] = error, "it frees itself; if it lasts, raise memory.budget"
+        self._held = {key: self._held.get(key, time.time()) for key in wanted}
+        return [
+            {"kind": kind, "name": name, "since": self._held[kind, name], "events": 0, "error": error, "hint": hint,
+             "next_probe": None}
+            for (kind, name), (error, hint) in wanted.items()
+        ]  # fmt: skip
 
     def _child(self, child: Child, board: Board, now: float) -> dict[str, Any]:
         beat = board.last_beat(child.index)
@@ -175,9 +159,6 @@ class Publisher:
         self.shown.metrics = metrics.render(document, reports, counters, self._known())
         self.shown.ready = not stopping and all(c.first_beat for c in children)
         self.shown.alive_until = time.monotonic() + ALIVE
-        write_atomically(self._spool.run_directory / "status.json", data)
-        with contextlib.suppress(OSError):
-            (self._spool.run_directory / "status.json").chmod(0o600)
 
     def _known(self) -> metrics.Known:
         routes = tuple(name_of(route, place) for place, route in enumerate(self.settings.routes))

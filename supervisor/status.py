@@ -17,13 +17,14 @@ from supervisor.rates import Sample
 #: Seconds without a status.json; seconds without a beat, of a child that beats every second or so.
 STALE_AFTER, SILENT_AFTER = 10.0, 20.0
 #: The supervisor's own holds, that stop all pulling.
-PAUSING = {"disk": {"room"}, "memory": {"budget"}}
+PAUSING = {"disk": {"room", "stalled"}, "memory": {"budget"}}
 #: What a hold of each kind means, in the words of somebody who was woken up for it.
 TITLES = {
     "endpoint": "Splunk does not take", "token": "Splunk refuses the token", "index": "Splunk refuses an index",
     "route": "Splunk refuses nearly all events of a route", "payload": "an event is refused while others pass",
     "dead": "the dead letters are full",
-    "source": "SLS refuses us or does not answer", "disk": "no room on the disk", "memory": "the memory budget is used up",
+    "source": "SLS refuses us or does not answer", "disk": "the disk does not take",
+    "disk room": "no room on the disk", "memory": "the memory budget is used up",
 }  # fmt: skip
 
 
@@ -71,16 +72,16 @@ def state_of(
         )
     if holds:
         worst = holds[0]
-        return "degraded", f"{title(worst['kind'])}: {worst['kind']} {worst['name']}: {worst['error']}"
+        return "degraded", f"{title(worst)}: {worst['kind']} {worst['name']}: {worst['error']}"
     down = [c.name for c in children if c.state is not State.RUNNING]
     if down:
         return "degraded", f"{', '.join(down[:4])} not running: started again by itself; the log says why it ended"
     return "running", "all is well"
 
 
-def title(kind: str) -> str:
+def title(hold: Mapping[str, Any]) -> str:
     """Whose trouble it is."""
-    return TITLES.get(kind, kind)
+    return TITLES.get(f"{hold['kind']} {hold['name']}") or TITLES.get(hold["kind"], hold["kind"])
 
 
 def silent(ages: Iterable[tuple[str, float | None]]) -> list[tuple[str, float]]:
@@ -98,9 +99,7 @@ def merge_holds(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             known["since"] = min(known["since"], hold["since"])
             known["events"] += hold["events"]
     found = sorted(merged.values(), key=lambda h: h["since"])
-    return [
-        {**h, "title": title(h["kind"]), "since": iso(h["since"]), "next_probe": iso(h["next_probe"])} for h in found
-    ]
+    return [{**h, "title": title(h), "since": iso(h["since"]), "next_probe": iso(h["next_probe"])} for h in found]
 
 
 def merge_sources(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from types import FrameType
 
-from buffer.errors import SpoolError
 from buffer.spool import Spool
 from supervisor import memory
 from supervisor.child import STABLE_AFTER, Action, Child, State, is_crash_loop
 from supervisor.logfile import Tee
 from supervisor.once import SAY_AFTER, SAY_EVERY, Step, next_step, waits_for
-from supervisor.processes import Processes, Target
+from supervisor.processes import Processes, Target, waits_for_disk
 from supervisor.publish import Publisher
 from supervisor.recovery import Recovery
 from supervisor.settings import Settings, least_memory, needs_restart
@@ -30,6 +29,8 @@ from worker.process import name_process
 
 log = logs.get_logger()
 TICK = 0.5
+#: Seconds without a beat after which it is looked up whether a child waits for a disk.
+SILENT = 5.0
 EXIT_KILLED, EXIT_CRASH_LOOP, EXIT_SETTINGS, EXIT_REBUILD = 1, 70, 78, 65
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -99,7 +100,7 @@ class Supervisor:
         now = time.monotonic()
         self._reap(now)
         for child in self.children:
-            self._act(child, child.check(now, self._board.last_beat(child.index)), now)
+            self._act(child, self._check(child, now), now)
         self._roll()
         if self._recovery.wanted and not self._stopping and not any(child.pid for child in self.children):
             self._recover()
@@ -168,6 +169,7 @@ class Supervisor:
             return
         self.settings = fresh
         self._publisher.settings = fresh
+        self._spool.settings = fresh.spool
         self._memory.budget = memory.budget(fresh.memory.budget)
         logs.configure("supervisor", fresh.log.level)
         if self._tee:
@@ -183,6 +185,22 @@ class Supervisor:
         self._terminate(child, time.monotonic() + self.settings.supervisor.stop_timeout, come_back=True)
 
     # children
+
+    def _check(self, child: Child, now: float) -> Action:
+        action = child.check(now, self._board.last_beat(child.index))
+        return Action.NOTHING if action is Action.START and self._publisher.stalled() else action
+
+    def _see_who_waits_for_the_disk(self, now: float) -> None:
+        before, found = self._publisher.at_disk, {}
+        for child in self.children:
+            seconds = now - (self._board.last_beat(child.index) or child.started)
+            if child.pid and seconds > SILENT and waits_for_disk(child.pid):
+                found[child.name], child.at_disk = seconds, now
+                if child.name not in before:
+                    log.warning(
+                        "child waits for the disk", child=child.name, seconds=round(seconds), hint="look at the disk"
+                    )
+        self._publisher.at_disk = found
 
     def _act(self, child: Child, action: Action, now: float) -> None:
         if action is Action.START and not self._recovery.wanted:
@@ -272,8 +290,7 @@ class Supervisor:
     # once a second
 
     def _each_second(self, now: float) -> None:
-        with contextlib.suppress(OSError, SpoolError):
-            self._spool.tend()
+        self._see_who_waits_for_the_disk(now)
         self._mind_memory(now)
         self._publish()
         if not self._ready and all(c.state is State.RUNNING for c in self.children):

@@ -162,6 +162,7 @@ class Consumer:
         if time.monotonic() >= self._next_summary:
             self._next_summary = time.monotonic() + SUMMARY_EVERY
             log.debug("consumer", **self._putter.since_last(), shards=sum(len(h.member.live()) for h in self._hearts))
+        self._putter.tell_slow(time.monotonic())
         show(self._report, self._context.name, [heart.member for heart in self._hearts])
         self._report.write()
 

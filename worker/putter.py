@@ -25,8 +25,8 @@ from worker.report import Report
 log = get_logger()
 MAX_BYTES = 8 << 20
 MAX_PULLS = 256
-#: Seconds after which a put that has not returned is a hang.
-PUT_SECONDS = 120.0
+#: Seconds after which a put that has not returned is said, and after which it is a hang.
+SLOW_PUT, PUT_SECONDS = 10.0, 120.0
 
 
 class Ticket:
@@ -85,6 +85,20 @@ class Putter:
     def blocked(self) -> bool:
         """The disk does not take; no use in pulling."""
         return self._trouble_since > 0
+
+    def tell_slow(self, now: float) -> None:
+        """Once a second, from another thread: a write that does not come back is a hold, so that somebody looks at the disk."""
+        seconds = now - self.deadline + PUT_SECONDS
+        if seconds < SLOW_PUT:
+            if self._report.release("disk", "write"):
+                log.info("the disk answers again")
+            return
+        error, hint = (
+            f"a write to the spool has not come back for {seconds:.0f} s",
+            "look at the disk: dmesg, mounts, its queue",
+        )
+        if self._report.hold("disk", "write", error, hint):
+            log.error("the disk does not answer", error=error, hint=hint)
 
     def submit(self, ticket: Ticket) -> None:
         """Into the next put."""

@@ -5,14 +5,16 @@ A file `<spool>/leak-<child>` tells: while it is there, the child grows. All els
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 from supervisor import child, memory, processes
+from worker import putter
 from worker.child import ChildContext
 
 #: Seconds: without a beat; between two recyclings.
-HANG_TIMEOUT, RECYCLE_EVERY = 8.0, 10.0
+HANG_TIMEOUT, RECYCLE_EVERY = float(os.environ.get("FRAGILE_HANG_TIMEOUT", "8")), 10.0
 STEP = 16 << 20
 
 
@@ -33,6 +35,7 @@ def leaky(context: ChildContext) -> None:
 def consumer_main(context: ChildContext) -> None:
     """The program's own, and the leak."""
     leaky(context)
+    putter.SLOW_PUT, putter.PUT_SECONDS = 2.0, float(os.environ.get("FRAGILE_PUT_SECONDS", "120"))
     processes.consumer_main(context)
 
 

@@ -1,0 +1,88 @@
+"""A stop and a HUP of the whole program, with the services as witnesses: SLS's own list of who has which shard, and Splunk's silence."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from tests.end_to_end.house import House
+from tests.end_to_end.test_main_job import assert_books_balance
+from tests.waiting import poll
+
+
+def owners(house: House) -> dict[str, str]:
+    """shard → consumer, as SLS has them."""
+    shards: dict[str, Any] = house.sls.get("checkpoints").get("g", {}).get("shards", {})
+    return {number: one["owner"] for number, one in shards.items()}
+
+
+def hup(house: House) -> None:
+    assert house.supervisor is not None
+    house.supervisor.send_signal(signal.SIGHUP)
+
+
+def test_a_hup_brings_the_same_names_back_before_their_shards_move(tmp_path: Path) -> None:
+    with House(tmp_path, shards=4, consumers=2, senders=1, sls_options=("--fill", "2000")) as house:
+        house.config.write_text(house.settings().replace('"6s"', '"60s"'))
+        house.start()
+        house.wait_delivered()
+        poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 60)
+        poll(lambda: len(set(owners(house).values())) == 2, f"both have shards: {owners(house)}", 60)
+        before, pids = owners(house), {child["pid"] for child in house.status()["children"]}
+        seen = []
+        house.sls.post("feed", logs=200)
+        hup(house)
+
+        def is_replaced() -> bool:
+            seen.append(owners(house))
+            found = house.status()
+            return found["state"] == "running" and not pids & {child["pid"] for child in found["children"]}
+
+        poll(is_replaced, f"all are replaced; {house.tail()}", 120)
+        house.sls.post("feed", logs=0)
+        house.wait_delivered()
+        assert all(one == before for one in [*seen, owners(house)]), "no shard moved"
+        assert set(house.delivered().values()) == {1}
+        assert house.stop() == 0, house.tail()
+        assert_books_balance(house)
+
+
+def test_a_stop_does_not_wait_for_a_splunk_that_does_not_answer(tmp_path: Path) -> None:
+    """It would wait for `hec.timeout`, two minutes, and would be killed only after five."""
+    with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "5000")) as house:
+        house.config.write_text(house.settings().replace("[supervisor]", '[supervisor]\nstop_timeout = "300s"'))
+        house.hec.post("outage", on=True, hang=600, drop=True)
+        house.start()
+        poll(lambda: house.status().get("spool", {}).get("batches"), f"something waits; {house.tail()}", 60)
+        poll(lambda: house.hec.get("stats")["connections"], "Splunk is asked", 60)
+        assert house.stop(60) == 0, house.tail()
+        assert "child killed" not in house.tail()
+        house.hec.post("outage", on=False)
+        house.start()
+        house.wait_delivered()
+        assert house.stop() == 0, house.tail()
+        assert_books_balance(house)
+
+
+def test_a_hup_with_a_larger_spool_ends_a_full_one(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "120000")) as house:
+        small = 'max_bytes = "64MiB"\ndead_letter_max_bytes = "60MiB"\n'
+        settings = house.settings().replace("[spool]\n", f"[spool]\n{small}")
+        house.config.write_text(settings)
+        house.hec.post("outage", on=True)
+        house.start()
+        poll(lambda: house.status().get("state") == "paused", f"it is full; {house.status()}; {house.tail()}", 60)
+        hold = next(one for one in house.status()["holds"] if one["name"] == "room")
+        assert "the spool is full" in hold["error"]
+        assert "raise spool.max_bytes and send HUP" in hold["hint"]
+        read = house.sls.get("stats")["logstores"][0]["groups_read"]
+        house.sls.post("append", logs=500)
+        house.config.write_text(settings.replace(small, 'max_bytes = "400MiB"\n'))
+        hup(house)
+        poll(lambda: house.status().get("state") == "degraded", f"only Splunk is amiss; {house.status()['reason']}", 60)
+        poll(lambda: house.sls.get("stats")["logstores"][0]["groups_read"] > read, "pulling goes on", 60)
+        house.hec.post("outage", on=False)
+        house.wait_delivered()
+        assert house.stop() == 0, house.tail()
+        assert_books_balance(house)
