@@ -1,4 +1,4 @@
-"""A stop and a HUP of the whole program, with the services as witnesses: SLS's own list of who has which shard, and Splunk's silence."""
+"""A stop and a HUP of the whole program. Witnesses: SLS's own list of who has which shard, and a Splunk that is silent."""
 
 from __future__ import annotations
 
