@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
 
 from worker.child import ChildContext
@@ -86,12 +85,3 @@ class Processes:
                 process.close()
                 del self._living[index]
         return ended
-
-
-def waits_for_disk(pid: int) -> bool:
-    """Whether a thread of it is in the kernel's uninterruptible sleep, in which nothing but the disk's answer wakes it."""
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError, IndexError):
-            if stat.read_text(errors="replace").rsplit(")", 1)[1].split()[0] == "D":
-                return True
-    return False

@@ -49,7 +49,7 @@ class Publisher:
         """The last picture."""
         self._looker = Looker(spool)
         self.at_disk: dict[str, float] = {}
-        """Children without a beat whose threads wait for a disk, and for how many seconds."""
+        """Children with threads that wait for a disk, and for how many seconds."""
         self._since = time.time()
         self._rates, self._totals, self._health = Rates(), Totals(), Health()
         self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
@@ -85,9 +85,7 @@ class Publisher:
         now = time.monotonic()
         shown = [self._child(child, board, now) for child in children]
         hanging = status.silent(
-            (c["name"], c["beat_age"])
-            for c in shown
-            if c["state"] == State.RUNNING.value and c["name"] not in self.at_disk
+            (c["name"], c["beat_age"]) for c in shown if c["state"] == State.RUNNING.value and not self.at_disk
         )
         state, reason = status.state_of(children, holds, hanging, stopping=stopping)
         if now >= self._pss_at:

@@ -15,9 +15,10 @@ from types import FrameType
 from buffer.spool import Spool
 from supervisor import memory
 from supervisor.child import STABLE_AFTER, Action, Child, State, is_crash_loop
+from supervisor.disk_waits import DiskWaits
 from supervisor.logfile import Tee
 from supervisor.once import SAY_AFTER, SAY_EVERY, Step, next_step, waits_for
-from supervisor.processes import Processes, Target, waits_for_disk
+from supervisor.processes import Processes, Target
 from supervisor.publish import Publisher
 from supervisor.recovery import Recovery
 from supervisor.settings import Settings, least_memory, needs_restart
@@ -29,7 +30,9 @@ from worker.process import name_process
 
 log = logs.get_logger()
 TICK = 0.5
-#: Seconds without a beat after which it is looked up whether a child waits for a disk.
+#: Seconds that systemd shall wait beyond stop_timeout, whatever TimeoutStopSec says: the last kills, and what closing takes.
+KILL_PATIENCE = 15
+#: Seconds without a beat after which it is looked up who waits for a disk.
 SILENT = 5.0
 EXIT_KILLED, EXIT_CRASH_LOOP, EXIT_SETTINGS, EXIT_REBUILD = 1, 70, 78, 65
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -56,6 +59,7 @@ class Supervisor:
             log.error("the memory that machine or cgroup allow is too little", budget_bytes=self._memory.budget,
                       least_bytes=least, hint="fewer children (workers, senders), or more memory")  # fmt: skip
         self._recovery = Recovery(spool, notifier, self._is_asked_to_stop, self._publish)
+        self._disk_waits = DiskWaits()
         self._signals: list[int] = []
         self._wakeup, self._wakeup_writer = socket.socketpair()
         self._stopping = False
@@ -133,7 +137,8 @@ class Supervisor:
 
     def _begin_stop(self) -> None:
         log.info("stopping", children=sum(c.pid > 0 for c in self.children))
-        self._notifier.send("STOPPING=1")
+        patience = int(self.settings.supervisor.stop_timeout) + KILL_PATIENCE
+        self._notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={patience}000000")
         self._stopping = True
         deadline = time.monotonic() + self.settings.supervisor.stop_timeout
         for child in self.children:
@@ -191,16 +196,16 @@ class Supervisor:
         return Action.NOTHING if action is Action.START and self._publisher.stalled() else action
 
     def _see_who_waits_for_the_disk(self, now: float) -> None:
-        before, found = self._publisher.at_disk, {}
-        for child in self.children:
-            seconds = now - (self._board.last_beat(child.index) or child.started)
-            if child.pid and seconds > SILENT and waits_for_disk(child.pid):
-                found[child.name], child.at_disk = seconds, now
-                if child.name not in before:
-                    log.warning(
-                        "child waits for the disk", child=child.name, seconds=round(seconds), hint="look at the disk"
-                    )
-        self._publisher.at_disk = found
+        """Whoever is silent while one waits for the disk may wait for what that one holds."""
+        living = {child.pid: child for child in self.children if child.pid}
+        silent = [c for c in living.values() if now - (self._board.last_beat(c.index) or c.started) > SILENT]
+        waits = self._disk_waits.look(now, list(living)) if silent else {}
+        if waits and not self._publisher.at_disk:
+            log.warning("the disk does not answer", children=[living[pid].name for pid in waits],
+                        silent=[child.name for child in silent], hint="dmesg, mounts, the disk's queue")  # fmt: skip
+        for child in silent if waits else ():
+            child.at_disk = now
+        self._publisher.at_disk = {living[pid].name: seconds for pid, seconds in waits.items()}
 
     def _act(self, child: Child, action: Action, now: float) -> None:
         if action is Action.START and not self._recovery.wanted:

@@ -175,6 +175,7 @@ def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start
         one.process.terminate()
         while "STOPPING=1" not in later:
             later += heard.recv(4096).decode().splitlines()
+        assert "EXTEND_TIMEOUT_USEC=18000000" in later, "stop_timeout, and what the last kills take"
         assert one.process.wait(30) == 0
 
 
