@@ -224,9 +224,12 @@ _DEAD = "SELECT id, sls_id, file, place, state, hold, time, tries, status, code,
 def dead(spool: Path) -> Iterator[tuple[str, DeadLetter]]:
     """(lane, letter) for every dead letter."""
     for directory in lane_directories(spool):
+        opened, loaded = "", None  # letters of one file follow each other: what is parked may be thousands in one
         for _, sls_id, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
             with contextlib.suppress(SpoolError, FileNotFoundError):
-                loaded = body.unpack((directory / file).read_bytes())
+                if file != opened or loaded is None:
+                    opened, loaded = file, None
+                    loaded = body.unpack((directory / file).read_bytes())
                 found = body.restore_letter(
                     loaded.meta[place]
                     | {

@@ -7,6 +7,7 @@ sent again on a new channel when none came in time. A true that comes later stil
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from worker.pack import Request
 RESENDS = 2
 #: Seconds between polls, growing with the age of the oldest.
 FIRST_POLL, SLOWEST_POLL = 1.0, 10.0
+#: Seconds, at least, for which an ackId is asked for after its request was sent again.
+LATE = 60.0
 #: Seconds after which a new channel is begun; Splunk forgets the ids of one that was idle for 600.
 OLDEST_CHANNEL = 540.0
 #: A cookie that changed so often, with fewer than so many answers between that left it as it was, is no mark of a
@@ -44,7 +47,7 @@ class Channel:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     waiting: dict[int, Waiting] = field(default_factory=dict)
     late: dict[int, Waiting] = field(default_factory=dict)
-    """Sent again since; asked for once more as long, so that a late true cancels what was not sent yet."""
+    """Sent again since; still asked for, so that a late true cancels what was not sent yet."""
     seen: set[int] = field(default_factory=set)
     cookies: dict[str, str] = field(default_factory=dict, repr=False)
     in_flight: int = 0
@@ -173,10 +176,17 @@ class Acks:
                 found.append((channel, waiting.request))
             if late:
                 self.renew(channel)
-            for one in [i for i, w in channel.late.items() if now - w.since > 2 * timeout or w.request.gone]:
+            for one in [
+                i for i, w in channel.late.items() if now - w.since > timeout + max(timeout, LATE) or w.request.gone
+            ]:
                 del channel.late[one]
         self.old = [c for c in self.old if c.waiting or c.late or c.in_flight]
         return found
+
+    @property
+    def next_poll(self) -> float:
+        """When the first channel is due; infinite where nothing waits."""
+        return min((c.next_poll for c in self._all() if c.asked and not c.polling), default=math.inf)
 
     @property
     def count(self) -> int:

@@ -31,6 +31,8 @@ log = get_logger()
 CAP_SUSPECT = 512 << 10
 #: Tries that a request may be refused by unknown hands, while others pass, before it is looked into.
 SUSPICIONS = 5
+#: Seconds of trouble after which a request that nothing else waits behind is halved, to have something to compare.
+LONELY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,13 @@ class Delivery:
         return request.events > 1 or alone_fits
 
     def _take(self, endpoint: Endpoint) -> Request:
-        """The next; to probe an endpoint in trouble, the smallest that is under no suspicion."""
+        """The next; to probe an endpoint in trouble, one under no suspicion; a held one, the smallest."""
         place = 0
         if endpoint.trouble_since is not None:
-            place = min(range(len(self.queue)), key=lambda i: (self.queue[i].suspicions, self.queue[i].bytes))
+            held = endpoint.is_held
+            place = min(
+                range(len(self.queue)), key=lambda i: (self.queue[i].suspicions, self.queue[i].bytes if held else i)
+            )
         request = self.queue[place]
         del self.queue[place]
         return request
@@ -113,9 +118,12 @@ class Delivery:
 
     def start(self, request: Request, endpoint: Endpoint, now: float) -> None:
         """Give it to the pool."""
-        endpoint.begins()
+        endpoint.begins(now)
         self.in_flight += 1
         request.number = request.number or next(self._numbers)
+        if request.repeats:
+            self._report.add("hec_possible_duplicates_total", request.events)
+            request.repeats = False
         token = self.tokens.resolve(request.token, endpoint.url)
         channel = self.acks.channel(endpoint.url, token, now) if self._wants_ack(endpoint, token) else None
         if channel is not None:
@@ -164,6 +172,7 @@ class Delivery:
         request, endpoint, channel = sent.request, sent.endpoint, sent.channel
         self.passed += 1
         endpoint.accepted(request.bytes)
+        self.tokens.accepted(endpoint.url)
         if verdict.slow_down:
             endpoint.slow_down()
         if request.was_first_of:
@@ -210,7 +219,7 @@ class Delivery:
             self._report.release("token", "default")
 
     def _on_retry(self, sent: Sent, verdict: Verdict) -> None:
-        looked_into = verdict.suspect and self._suspect(sent.request, verdict)
+        looked_into = verdict.suspect and self._suspect(sent.request, sent.endpoint, verdict)
         if not looked_into or sent.endpoint.trouble_since is not None:
             self._trouble(sent.endpoint, verdict)
         if not looked_into:
@@ -227,13 +236,16 @@ class Delivery:
             place += 1
         self.queue.insert(place, request)
 
-    def _suspect(self, request: Request, verdict: Verdict) -> bool:
-        """It may be these bytes. Where others pass all the while, it is halved, down to the one event, which is parked."""
+    def _suspect(self, request: Request, endpoint: Endpoint, verdict: Verdict) -> bool:
+        """It may be these bytes. Where others pass all the while, it is halved, down to the one event, which is parked.
+
+        With no others to tell, its halves are each other's.
+        """
         if request.suspicions == 0:
             request.passed_before = self.passed
         request.suspicions += 1
-        others_pass = self.passed > request.passed_before
-        if request.suspicions < SUSPICIONS or not (others_pass or (request.events > 1 and not self.queue)):
+        is_alone = request.events > 1 and not self.queue and endpoint.age(time.monotonic()) > LONELY
+        if request.suspicions < SUSPICIONS or not (self.passed > request.passed_before or is_alone):
             return False
         request.gone = True
         if request.events == 1:
@@ -249,7 +261,7 @@ class Delivery:
         endpoint.failed(now, random.random(), verdict.retry_after)
         if verdict.slow_down:
             endpoint.slow_down()
-        endpoint.refuses_token = verdict.hold == "token"
+        endpoint.refuses_token, endpoint.is_held = verdict.hold == "token", verdict.act is Act.HOLD
         kind, name = ("token", "default") if endpoint.refuses_token else ("endpoint", endpoint.url)
         self._say(kind, name, verdict, endpoint.next_try - now)
 
@@ -316,7 +328,7 @@ class Delivery:
         self._answers(endpoint)
         endpoint.shrink(request.bytes)
         if request.events > 1:
-            self.queue.extendleft(reversed(by_size(request, endpoint.max_bytes)))
+            self.queue.extendleft(reversed(by_size(request, min(endpoint.max_bytes, request.bytes // 2))))
         elif any(other.max_bytes >= request.bytes for other in self.endpoints):
             self._again(request)
         else:
@@ -362,7 +374,7 @@ class Delivery:
     def _resend(self, channel: Channel, request: Request) -> None:
         """None came in time. After two more it is the endpoint that is to blame."""
         request.resends += 1
-        self._report.add("hec_possible_duplicates_total", request.events)
+        request.repeats = True
         endpoint = self._endpoint(channel)
         if request.resends > RESENDS or endpoint.is_silent:
             endpoint.is_silent = True

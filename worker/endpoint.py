@@ -28,6 +28,10 @@ class Endpoint:
     is_silent: bool = False
     """It accepts and never acknowledges: an acknowledgement ends the trouble, an acceptance does not."""
 
+    last_used: float = 0.0
+    """Of two with as many in flight, the other's turn comes first."""
+    is_held: bool = False
+    """It waits for a human: probed with as little as can be."""
     refuses_token: bool = False
     """That is its trouble: the default token."""
 
@@ -45,10 +49,14 @@ class Endpoint:
         self.next_try = now + max(wait, retry_after or 0.0)
         self.probing = False
 
+    def age(self, now: float) -> float:
+        """Seconds that the trouble has lasted."""
+        return now - self.trouble_since if self.trouble_since is not None else 0.0
+
     def works(self) -> None:
         """It took a request."""
         self.trouble_since = None
-        self.probing = self.is_silent = self.refuses_token = False
+        self.probing = self.is_silent = self.is_held = self.refuses_token = False
 
     def accepted(self, size: int) -> None:
         """A body of so many bytes."""
@@ -59,9 +67,10 @@ class Endpoint:
         """It is nearly full: half as many at once."""
         self.window = max(1.0, min(self.window, self.in_flight + 1) / 2)
 
-    def begins(self) -> None:
+    def begins(self, now: float) -> None:
         """A request goes there."""
         self.in_flight += 1
+        self.last_used = now
         self.probing = self.trouble_since is not None
 
     def shrink(self, size: int) -> None:
@@ -72,12 +81,12 @@ class Endpoint:
 
 
 def choose(endpoints: Sequence[Endpoint], now: float) -> Endpoint | None:
-    """One whose time for a probe has come; else the one with least in flight of those without trouble."""
+    """One whose time for a probe has come; else, in turn, the one with least in flight of those without trouble."""
     ready = [e for e in endpoints if e.is_open(now)]
     due = [e for e in ready if e.trouble_since is not None]
     if due:
         return min(due, key=lambda e: e.next_try)
-    return min(ready, key=lambda e: e.in_flight, default=None)
+    return min(ready, key=lambda e: (e.in_flight, e.last_used), default=None)
 
 
 def next_opening(endpoints: Sequence[Endpoint]) -> float:

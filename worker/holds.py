@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -57,6 +58,11 @@ class Holds:
     def end(self, key: str) -> None:
         """The cause has ended."""
         self.active.pop(key, None)
+
+    @property
+    def next_probe(self) -> float:
+        """When the first is to be probed; infinite where there is none."""
+        return min((hold.next_probe for hold in self.active.values() if not hold.probing), default=math.inf)
 
     def of(self, span: Span) -> Hold | None:
         """The hold that concerns these events, so that they are parked without being sent."""

@@ -55,6 +55,8 @@ class Request:
     tries: int = 0
     resends: int = 0
     """For a missing acknowledgement."""
+    repeats: bool = False
+    """Splunk took it and may have it still: the next try may duplicate."""
     number: int = 0
     """Its place in the order in which requests were packed; what is tried again keeps it."""
     fresh: bool = False
@@ -80,7 +82,7 @@ class Request:
         """An empty one for some of its events."""
         return Request(
             self.token, tries=self.tries, resends=self.resends, number=self.number, fresh=self.fresh,
-            suspicions=self.suspicions, passed_before=self.passed_before,
+            suspicions=self.suspicions, passed_before=self.passed_before, repeats=self.repeats,
         )  # fmt: skip
 
     def singles(self) -> Iterator[Piece]:

@@ -23,6 +23,7 @@ from worker.child import ChildContext
 from worker.decode import Undecodable, open_pull
 from worker.delivery import SUSPICIONS, Delivery
 from worker.encode import Encoded, Encoder
+from worker.endpoint import next_opening
 from worker.holds import Hold
 from worker.lanes import LaneWork, serves
 from worker.logs import get_logger
@@ -37,6 +38,10 @@ log = get_logger()
 RESCAN, POLL, STOP_GRACE = 5.0, 1.0, 5.0
 #: Batches, and bytes of them, that one read takes from a lane.
 READ_BATCHES, READ_BYTES = 64, 8 << 20
+#: Seconds until a hold is looked at again whose events are not written down as waiting yet.
+HOLD_LOOK = 0.5
+#: Dead letters that are sent again at a time.
+DUE = 5000
 #: Seconds that a certificate has left, from which on it is said.
 SOON = 14 * 86400.0
 EXIT_IO, EXIT_REBUILD = 74, 65
@@ -122,8 +127,8 @@ class Sender:
             self._rescan()
         for lane in self._lanes.values():
             self._settle(lane)
-            self._probe(lane, now)
             self._send_due(lane)
+        self._probe(now)
         self._fill(now)
         self._flush()
         self.delivery.pump(now, self._limit())
@@ -148,11 +153,12 @@ class Sender:
                     os.read(fd, 4096)
 
     def _next_event(self) -> float:
-        from worker.endpoint import next_opening
-
-        if self.delivery.queue and self.delivery.in_flight < self._limit():
-            return next_opening(self.delivery.endpoints)
-        return time.monotonic() + POLL
+        """When there will be something to do although nothing rings."""
+        delivery = self.delivery
+        soonest = min(time.monotonic() + POLL, delivery.acks.next_poll, delivery.holds.next_probe)
+        if delivery.queue and delivery.in_flight < self._limit():
+            soonest = min(soonest, next_opening(delivery.endpoints))
+        return soonest
 
     def _collect(self) -> None:
         while True:
@@ -267,16 +273,18 @@ class Sender:
 
     # dead letters that go out again
 
-    def _probe(self, lane: LaneWork, now: float) -> None:
-        for hold in list(self.delivery.holds.active.values()):
-            if not hold.may_probe(now):
-                continue
-            letter = lane.reader.oldest_parked(hold.key)
-            if letter is not None and letter.sls_id not in lane.letters:
+    def _probe(self, now: float) -> None:
+        """Of each hold whose time has come, the oldest event that waits for it."""
+        for hold in [one for one in self.delivery.holds.active.values() if one.may_probe(now)]:
+            hold.next_probe = now + HOLD_LOOK
+            found = ((lane, lane.reader.oldest_parked(hold.key)) for lane in self._lanes.values())
+            waiting = next(((lane, letter) for lane, letter in found if letter is not None), None)
+            if waiting is None:
+                if not self._parked_anywhere(hold):
+                    self._end_hold(hold)
+            elif waiting[1].sls_id not in waiting[0].letters:
                 hold.probing = True
-                self._post_letter(lane, LetterWork(lane.name, letter, probe=True))
-            elif letter is None and not self._parked_anywhere(hold):
-                self._end_hold(hold)
+                self._post_letter(waiting[0], LetterWork(waiting[0].name, waiting[1], probe=True))
 
     def _parked_anywhere(self, hold: Hold) -> bool:
         waiting = any(
@@ -288,9 +296,10 @@ class Sender:
         return waiting or any(hold.key in lane.reader.parked() for lane in self._lanes.values())
 
     def _send_due(self, lane: LaneWork) -> None:
-        if len(lane.letters) >= 200 or len(self.delivery.queue) > 2 * self._settings.in_flight:
+        """A file of them is read whole for each time that we ask: so for many at a time, and not again before those are done."""
+        if not all(work.probe for work in lane.letters.values()) or self._is_queue_full():
             return
-        for letter in lane.reader.due(200, READ_BYTES):
+        for letter in lane.reader.due(DUE, READ_BYTES):
             if letter.sls_id not in lane.letters:
                 self._post_letter(lane, LetterWork(lane.name, letter))
 
@@ -332,9 +341,10 @@ class Sender:
             or self.delivery.acks.bytes >= self._settings.max_unacked_bytes
         ):
             return False
-        if len(self.delivery.queue) > 2 * self._settings.in_flight:
-            return False
-        return self._may_spend(now)
+        return not self._is_queue_full() and self._may_spend(now)
+
+    def _is_queue_full(self) -> bool:
+        return len(self.delivery.queue) > 2 * self._settings.in_flight
 
     def _may_spend(self, now: float) -> bool:
         """This sender's share of max_bytes_per_second."""

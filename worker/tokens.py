@@ -21,6 +21,8 @@ class Tokens:
         self._seen: tuple[float, int, int] | None = None
         self._place: dict[str, int] = {}
         """Endpoint → which of them it takes."""
+        self._refused: dict[str, set[str]] = {}
+        """Endpoint → those it has refused since it took one."""
 
     def resolve(self, token: str, url: str = "") -> str:
         """A route's own token, or the default one of now for that endpoint."""
@@ -33,11 +35,22 @@ class Tokens:
         return self._candidates[self._place.get(url, 0) % len(self._candidates)]
 
     def try_next(self, url: str, refused: str) -> bool:
-        """That endpoint refused one: whether there is another that it was not asked for in this round."""
-        if self.default(url) != refused:
-            return True  # it has changed since
-        place = self._place[url] = (self._place.get(url, 0) + 1) % len(self._candidates)
-        return place != 0
+        """That endpoint refused one: whether there is another to ask it with at once."""
+        known = self._refused.setdefault(url, set())
+        known.add(refused)
+        self.default(url)  # the file may have changed meanwhile
+        for place, one in enumerate(self._candidates):
+            if one not in known:
+                self._place[url] = place
+                return True
+        self._place[url] = 0
+        known.clear()
+        return False
+
+    def accepted(self, url: str) -> None:
+        """It took the one it was asked with."""
+        if self._refused:
+            self._refused.pop(url, None)
 
     def _reread(self, path: Path) -> None:
         try:

@@ -1,4 +1,7 @@
-"""A real sender process over a real lane, before a real HEC: what the sender's tests share."""
+"""A real sender over a real lane, before a real HEC: what the sender's tests share.
+
+It is a process of its own where it is to be killed, and a thread here elsewhere, which starts in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +28,8 @@ from tests.waiting import poll
 from worker.board import Board
 from worker.child import ChildContext
 from worker.envelope import id_head
+from worker.process import Stopping
+from worker.sender import Sender
 from worker.settings import HecSettings, LogSettings, RouteSettings, WorkerSettings
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -54,13 +62,16 @@ class Sending:
     """A spool with one lane, and sender processes that serve it."""
 
     def __init__(
-        self, work: Path, urls: list[str], token: str, *, routes: tuple[RouteSettings, ...] = (), **hec: Any
-    ) -> None:
+        self, work: Path, urls: list[str], token: str, *, routes: tuple[RouteSettings, ...] = (),
+        in_thread: bool = False, memory: int = 64 << 20, spool: dict[str, Any] | None = None, **hec: Any,
+    ) -> None:  # fmt: skip
         self.settings = WorkerSettings(
             sources=(),
             routes=routes,
             hec=HecSettings(urls=tuple(urls), token=token, **hec),
-            spool=SpoolSettings(directory=work / "spool", min_free_bytes=1 << 20),
+            spool=SpoolSettings(
+                directory=work / "spool", min_free_bytes=1 << 20, force_file_system=True, **(spool or {})
+            ),
             log=LogSettings(),
         )
         self.spool = Spool.open(self.settings.spool)
@@ -68,39 +79,77 @@ class Sending:
         self.writer = LaneWriter.open(self.lane, self.settings.spool)
         self.board = Board(1)
         self.process: Any = None
+        self.sender: Sender | None = None
+        self._in_thread, self._memory = in_thread, memory
+        self._thread: threading.Thread | None = None
+        self._stopping: Stopping | None = None
         self._cursor = 1000
         self.expected: list[str] = []
+        self.code = 0
+        self.defect: BaseException | None = None
 
     def put(self, topic: str = "t", logs: int = 10, groups: int = 1, size: int = 20, spoil: bool = False) -> list[str]:
         """One pull durably; the ids its events must have, reckoned from the design's sentence."""
-        raw = b"".join(
-            frame(log_group(topic, [{"n": str(i), "pad": "x" * size} for i in range(logs)])) for _ in range(groups)
-        )
-        body = raw[:-3] if spoil else raw
+        made = [(topic, [{"n": str(i), "pad": "x" * size} for i in range(logs)]) for _ in range(groups)]
+        return self.put_mixed(made, spoil=spoil)
+
+    def put_mixed(self, groups: list[tuple[str, list[dict[str, str]]]], spoil: bool = False) -> list[str]:
+        """One pull of these groups: topic and logs of each."""
+        raw = b"".join(frame(log_group(topic, logs)) for topic, logs in groups)
+        return self.put_raw(raw[:-3] if spoil else raw, [len(logs) for _, logs in groups], spoil=spoil)
+
+    def put_raw(self, raw: bytes, logs: list[int], *, spoil: bool = False, **pulled: Any) -> list[str]:
+        """One pull of these bytes, said to hold groups with so many logs each."""
+        given: dict[str, Any] = {
+            "codec": "none", "raw_size": len(raw), "body": raw, "groups": len(logs), "suspect": False, "sparse": False
+        } | pulled  # fmt: skip
         pull = Pull(
-            key=ShardKey("p", "l", "g", "", 0, 1), epoch=1, source="s", codec="none", raw_size=len(body),
-            begin=self._cursor, next=self._cursor + groups, groups=groups, sparse=False, suspect=False, arrived=1.0,
-            pulled=2.0, body=body,
+            key=ShardKey("p", "l", "g", "", 0, 1), epoch=1, source="s", begin=self._cursor,
+            next=self._cursor + len(logs), arrived=1.0, pulled=2.0, **given,
         )  # fmt: skip
         self.writer.put([pull])
-        ids = [f"{id_head('p', 'l', 0)}{self._cursor + g}-{i}" for g in range(groups) for i in range(logs)]
-        self._cursor += groups
+        ids = [f"{id_head('p', 'l', 0)}{self._cursor + g}-{i}" for g, count in enumerate(logs) for i in range(count)]
+        self._cursor += len(logs)
         if not spoil:
             self.expected += ids
         return ids
 
     def start(self) -> None:
-        """Another sender process."""
+        """Another sender."""
         context = ChildContext(
             kind="sender", slot=0, index=0, consumers=1, senders=1, spool_id=self.spool.id,
             run_directory=self.spool.run_directory, boot="b", supervisor_pid=os.getpid(),
-            max_in_flight_bytes=64 << 20, board=self.board, settings=self.settings,
+            max_in_flight_bytes=self._memory, board=self.board, settings=self.settings,
         )  # fmt: skip
+        if self._in_thread:
+            self._stopping = Stopping()
+            self.sender = Sender(context, self._stopping)
+            self._thread = threading.Thread(target=self._run, args=(self.sender,), name="sender-0")
+            self._thread.start()
+            return
         self.process = SPAWN.Process(target=run_sender, args=(context,))
         self.process.start()
 
+    def _run(self, sender: Sender) -> None:
+        try:
+            self.code = sender.run()
+        except BaseException as error:
+            self.defect = error
+            raise
+        finally:
+            sender.close()
+
     def stop(self) -> int:
         """TERM; its exit code."""
+        if self._thread is not None and self._stopping is not None:
+            self._stopping.set()
+            os.write(self.sender._wake_write, b".") if self.sender else None
+            self._thread.join(30)
+            assert not self._thread.is_alive(), "the sender does not stop"
+            self._thread = self._stopping = self.sender = None
+            if self.defect is not None:
+                raise self.defect
+            return self.code
         self.process.terminate()
         self.process.join(30)
         code: int = self.process.exitcode
@@ -127,15 +176,29 @@ class Sending:
         """All terms."""
         return self.spool.stats().books
 
+    def assert_books(self, **expected: int) -> None:
+        """These terms as given; events and LogGroups balance."""
+        books = self.books()
+        assert {name: books[name] for name in expected} == expected
+        assert books["put"] == books["settled"] + books["waiting"] + books["set_aside"] + books["purged"]
+        assert books["decoded"] == books["delivered"] + books["filtered"] + books["buried"]
+
     def holds(self) -> list[dict[str, Any]]:
-        """As the sender reports them."""
+        """As the sender reports them; of one in a thread without waiting for its file."""
+        if self.sender is not None:
+            with self.sender._report._lock:
+                return [dict(hold) for hold in self.sender._report._holds.values()]
         from supervisor.status import read_reports
 
         return [h for r in read_reports(self.spool.run_directory, ["sender-0"]).values() for h in r["holds"]]
 
     def wait_empty(self, what: str = "the lane is drained", deadline: float = 60) -> None:
         """Until nothing waits."""
-        poll(lambda: self.waiting() == 0, f"{what}: {self.holds()}", deadline)
+        try:
+            poll(lambda: self.waiting() == 0 or self.defect, what, deadline)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; holds: {self.holds()}") from None
+        assert self.defect is None
 
     def assert_all_once(self, stored: Counter[str]) -> None:
         """Lost: none; duplicated: none; invented: none."""
@@ -145,8 +208,29 @@ class Sending:
         """Duplicates may be."""
         assert stored.keys() == set(self.expected)
 
+    def remembers(self, name: str) -> str | None:
+        """A small fact out of the lane's database."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.lane / 'cache.db'}?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT value FROM memo WHERE name = ?", (name,)).fetchall()
+        return rows[0][0] if rows else None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A counter of the sender's, added up over the labels that are not given."""
+        from supervisor.status import read_reports
+
+        if self.sender is not None:
+            self.sender._report.write()
+        rows = [
+            row
+            for report in read_reports(self.spool.run_directory, ["sender-0"]).values()
+            for row in report["metrics"].get(name, [])
+        ]
+        return float(sum(value for found, value in rows if labels.items() <= found.items()))
+
     def close(self) -> None:
         """Give it all back."""
+        if self._thread is not None:
+            self.stop()
         if self.process is not None:
             self.kill()
         self.writer.close()
@@ -168,3 +252,14 @@ def sending(work: Path, urls: list[str], token: str, **options: Any) -> Iterator
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def quick(urls: list[str], token: str, **options: Any) -> Iterator[Sending]:
+    """A sender in a thread, its spool in memory: for what depends on no kill and no disk."""
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=where) as work,
+        sending(Path(work), urls, token, in_thread=True, **options) as it,
+    ):
+        yield it
