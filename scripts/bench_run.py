@@ -3,12 +3,15 @@
     scripts/bench                     every part, and one last table with the targets
     scripts/bench whole drain ...     only these
 
-whole     end to end: SLS emulator → consumers → spool → senders → HEC emulator, both encoders
+whole     end to end, both encoders, against the founding document's program and the SDK's ConsumerWorker, same emulators
+variety   end to end with other shapes: tiny groups, small and large logs, 20 sources, unfolded JSON
 stages    what each step costs, one after the other
-drain     a sender alone on a full lane
-spool     a durable put against append + fdatasync of the same bytes
+drain     a sender alone on a full lane; gzip, request sizes, TLS
+latency   from arrival in SLS to acceptance by HEC, idle and at half load
+memory    PSS of 8 + 8 children, idle, loaded, with a backlog
+start     start-up times, CPU and memory of an idle house with 64 shards
 encode    the encoders against the SDK's walk and upb + orjson
-start     start-up time of the command line, memory and CPU of an idle house
+spool     a durable put against append + fdatasync of the same bytes
 """
 
 from __future__ import annotations
@@ -26,11 +29,14 @@ from scripts.bench_tools import Figure, Given, machine, table
 #: In the order of the report. Each module has `run(given) -> list[Figure]`.
 PARTS = {
     "whole": "scripts.bench_whole",
+    "variety": "scripts.bench_variety",
     "stages": "scripts.bench_stages",
     "drain": "scripts.bench_drain",
-    "spool": "scripts.bench_spool",
-    "encode": "scripts.bench_encode",
+    "latency": "scripts.bench_latency",
+    "memory": "scripts.bench_memory",
     "start": "scripts.bench_start",
+    "encode": "scripts.bench_encode",
+    "spool": "scripts.bench_spool",
 }
 
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from scripts.bench_tools import MB, Figure, Given, cpu_seconds, median, table
 from tests.end_to_end.house import ROOT, House, Remote
@@ -31,6 +32,9 @@ class Case:
     encoder: str = "compiled"
     append: dict[str, Any] = field(default_factory=dict)
     house: dict[str, Any] = field(default_factory=dict)
+    logs: int = 0
+    """So many logs instead of megabytes."""
+    sources: int = 1
     sink: bool = False
     """Before a HEC that only counts."""
 
@@ -64,6 +68,19 @@ class Spent:
         ]  # fmt: skip
 
 
+SOURCE = """
+[[source]]
+name = "l{0}"
+project = "p"
+logstore = "l{0}"
+endpoint = "{1}"
+consumer_group = "g"
+start = "begin"
+access_key_id = "ak"
+access_key_secret = "sk"
+heartbeat_interval = "1s"
+consumer_timeout = "6s"
+"""
 HEAD = ("raw MB", "logs", "wall s", "raw MB/s", "CPU s", "consumers", "senders", "supervisor", "raw MB per CPU-second")
 
 
@@ -91,6 +108,21 @@ def run(given: Given) -> list[Figure]:
         Figure("end to end against the SDK's ConsumerWorker", compiled / batched, "×"),
         Figure("end to end against the founding document's program", compiled / founding, "×"),
     ]
+
+
+def fill(house: House, case: Case) -> None:
+    """Give the SLS emulator what there is to forward, a piece at a time, each source its part."""
+    size = min(STEP, case.megabytes * 1_000_000) // case.sources
+    steps = [{"logs": 100_000}] * (case.logs // 100_000) or [{"bytes": size}] * (case.megabytes * 1_000_000 // size)
+    for place, step in enumerate(steps):
+        store = place % case.sources
+        first = place < case.sources
+        given = (
+            {"logstore": f"l{store}" if store else "l"}
+            | (case.append if first else {})
+            | ({"seed": store + 1} if first else {})
+        )
+        house.sls.post("append", **step, **given)
 
 
 def peer(kind: str, work: Path, megabytes: int) -> Spent:
@@ -130,15 +162,17 @@ def measure(case: Case, work: Path) -> Spent:
     if case.sink:
         house.hec_module = "scripts.bench_sink"
     with house:
+        for number in range(1, case.sources):
+            house.sls.post("logstore", logstore=f"l{number}", shards=1)
+            house.toml += SOURCE.format(number, f"http://127.0.0.1:{house.sls.port}")
+        house.configure()
         house.start()
         poll(lambda: house.status().get("state") == "running", f"running; {house.tail()}", 90)
         before = {pid: cpu_seconds([pid]) for pid in house.tree()}
         began = time.monotonic()
-        for done in range(0, case.megabytes * 1_000_000, STEP):
-            house.sls.post(
-                "append", bytes=min(STEP, case.megabytes * 1_000_000 - done), **(case.append if not done else {})
-            )
-        raw = sum(s["raw_bytes"] for s in house.sls.get("shards"))
+        fill(house, case)
+        stores = [{"logstore": one["logstore"]} for one in house.sls.get("stats")["logstores"]]
+        raw = sum(shard["raw_bytes"] for one in stores for shard in house.sls.get("shards?" + urlencode(one)))
         logs = sum(s["logs"] for s in house.sls.get("stats")["generated"].values())
         poll(lambda: house.hec.get("stats")["distinct"] >= logs, f"{logs} logs; {house.tail()}", 560, 0.2)
         wall = time.monotonic() - began

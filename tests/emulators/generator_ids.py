@@ -44,6 +44,14 @@ def shard_ids(store: Logstore, shard: Shard, start: int | None = None, stop: int
             yield f"{start_of_id}-{cursor}-{place}"
 
 
+def arrivals(store: Logstore) -> Iterator[tuple[str, float]]:
+    """(id of a LogGroup's first log, when SLS received the group)."""
+    for shard in store.shards.values():
+        start_of_id = f"{head(store.project, store.name)}-{shard.number}"
+        for cursor, received in enumerate(shard.received, shard.first):
+            yield f"{start_of_id}-{cursor}-0", received
+
+
 def sparse_ids(store: Logstore, shard: Shard, begin: int, next_cursor: int, query: str) -> Iterator[str]:
     """Of one pull with a query: `begin` and `next_cursor` as in its PullRecord."""
     start_of_id = f"{head(store.project, store.name)}-{shard.number}"

@@ -1,6 +1,6 @@
 """The emulator's remote control: JSON under `/_control/`, for tests and demos that run it as a process.
 
-GET  stats | checkpoints | requests | expected | shards | faults
+GET  stats | checkpoints | requests | expected | arrivals | shards | faults
 POST feed {logs: a second, shard?, project?, logstore?}, 0 ends it
      append {logs | bytes, shard?, project?, logstore?, seed?, log_bytes?, nasty?, logs_per_group?} | nasty {shard?}
      faults [rule, ...] | clock {advance?, skew?} | split {shard} | merge {shard} | trim {shard, groups?} | ttl {days}
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tests.emulators.generator import Generator
-from tests.emulators.generator_ids import expected_ids
+from tests.emulators.generator_ids import arrivals, expected_ids
 from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_http import Request, Response
 from tests.emulators.sls_show import show_ledger, show_shard, show_store
@@ -124,6 +124,11 @@ def _expected(sls: SlsEmulator, given: dict[str, Any]) -> Response:
     return Response(200, {"Content-Type": "text/plain"}, text.encode())
 
 
+def _arrivals(sls: SlsEmulator, given: dict[str, Any]) -> Any:
+    with sls.service.lock:
+        return dict(arrivals(_store(sls, given)))
+
+
 def _faults(sls: SlsEmulator, given: Any) -> Any:
     sls.faults.load(given if isinstance(given, list) else [given])
     return sls.faults.dump()
@@ -192,6 +197,7 @@ _COMMANDS: dict[str, Any] = {
     "get_checkpoints": _checkpoints,
     "get_requests": _requests,
     "get_expected": _expected,
+    "get_arrivals": _arrivals,
     "get_faults": lambda sls, given: sls.faults.dump(),
     "post_faults": _faults,
     "delete_faults": _clear_faults,
