@@ -1,6 +1,7 @@
 /* LogGroupList bytes -> HEC events, in one pass without the GIL. What it writes is, byte for byte, what
  * worker/encode_python.py writes; that file is the reference.
  *
+ *   count(raw)  says how many LogGroups there are, without looking into them;
  *   scan(raw)   validates the whole body and says which kinds of group (topic, source, host name) it holds;
  *   encode(...) writes the events, with what worker/envelope.py made of each kind spliced in.
  *
@@ -879,6 +880,22 @@ static PyObject *scan(PyObject *module, PyObject *raw) {
     return answer;
 }
 
+/* count(raw) -> the LogGroups at the top; -1 when it is no list of them */
+static PyObject *count(PyObject *module, PyObject *raw) {
+    (void)module;
+    char *at;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(raw, &at, &size)) return NULL;
+    const u8 *p = (const u8 *)at, *end = p + size;
+    long long found = 0;
+    Text group;
+    while (p < end) {
+        if (*p != 0x0A || !(p = read_text(p + 1, end, &group))) return PyLong_FromLong(-1);
+        found++;
+    }
+    return PyLong_FromLongLong(found);
+}
+
 static int get_text(PyObject *tuple, Py_ssize_t place, Text *text) {
     char *at;
     Py_ssize_t size;
@@ -1013,6 +1030,7 @@ done:
 
 static PyMethodDef methods[] = {
     {"scan", scan, METH_O, "scan(raw) -> ([(topic, source, hostname, logs)], rows); ValueError when malformed"},
+    {"count", count, METH_O, "count(raw) -> LogGroups at the top; -1 when it is no list of them"},
     {"encode", encode, METH_VARARGS, "encode(raw, rows, plans, made, begin, sparse) -> (data, ends, firsts, places, spans)"},
     {NULL, NULL, 0, NULL},
 };

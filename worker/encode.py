@@ -5,8 +5,6 @@ The body is validated whole before its first event leaves. Both encoders give th
 
 from __future__ import annotations
 
-import importlib
-import os
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
@@ -15,19 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from buffer.values import DeadLetter, Pull
+from worker import compiled
 from worker.decode import Undecodable
 from worker.encode_python import encode_group, merged_fields, parse, shape
 from worker.envelope import HOSTNAME, Plan, cursor_part, id_head, make_plan, text
 from worker.loggroup import LogGroup
 from worker.routes import Router
 
-try:
-    _encoder: Any = importlib.import_module("worker._encoder")
-except ImportError:  # no compiler was there when it was installed
-    _encoder = None
-
-#: $SLS_SIEM_ENCODER = python leaves the compiled one aside, for comparisons.
-ENCODER = "compiled" if _encoder is not None and os.environ.get("SLS_SIEM_ENCODER") != "python" else "python"
+#: Which one runs; see worker/compiled.py.
+ENCODER = "python" if compiled.module is None else "compiled"
 #: Plans are remembered per topic, source and host name; hostile ones must not fill the memory.
 _MOST_PLANS = 20_000
 #: What the compiled encoder does with a kind of group; its `Row` is start, size, kind and logs.
@@ -199,7 +193,7 @@ class Encoder:
     def _encode_compiled(self, pull: Pull, raw: bytes, head: str) -> Encoded:
         """Two passes: scan and validate every group, resolve the plan of each kind, then encode all without the GIL."""
         try:
-            kinds, rows = _encoder.scan(raw)
+            kinds, rows = compiled.module.scan(raw)
         except ValueError as error:
             raise Undecodable(f"not a LogGroupList: {error}") from error
         check_count(pull, len(rows) // _ROW.size)
@@ -214,7 +208,7 @@ class Encoder:
             plans.append(plan)
             table.append((plan.mid, plan.constants, plan.opening, plan.end, span, plan.with_id, mode_of(plan)))
         made = make_shaped(pull, raw, rows, plans)
-        found = _encoder.encode(raw, rows, table, made, pull.begin, pull.sparse)
+        found = compiled.module.encode(raw, rows, table, made, pull.begin, pull.sparse)
         encoded.data = found[0]
         encoded.ends, encoded.firsts, encoded.places = (array("Q", numbers) for numbers in found[1:4])
         encoded.cursors = Cursors(pull.begin, encoded.places, pull.sparse)

@@ -28,6 +28,7 @@ def load(path: str) -> Any:
 
 def run(encoder: Any, raw: bytes, rows: bytes | None = None) -> bool:
     """Whether it was taken. The second pass must be safe with rows of another body, too."""
+    encoder.count(raw)
     try:
         kinds, own = encoder.scan(raw)
     except ValueError:

@@ -15,11 +15,11 @@ from tests.emulators.generator import Generator
 from tests.emulators.generator_nasty import broken_groups, nasty_groups
 from tests.emulators.generator_topics import TOPICS
 from tests.worker.encoding import GROUPS, Pair, events, expected_event, pull_of
-from worker import encode as encode_module
+from worker import compiled
 from worker.decode import Undecodable
 from worker.settings import RouteSettings
 
-pytestmark = pytest.mark.skipif(encode_module._encoder is None, reason="no C compiler: only the Python encoder is here")
+pytestmark = pytest.mark.skipif(compiled.module is None, reason="no C compiler: only the Python encoder is here")
 
 NOW = 1_767_225_601
 PLAIN = Pair()

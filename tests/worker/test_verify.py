@@ -7,12 +7,12 @@ import tracemalloc
 import lz4.block
 import pytest
 import zstd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.emulators.generator import Generator
 from tests.emulators.generator_wire import frame
-from worker.verify import MAX_RAW, Unverified, check, count_groups, decompress, zstd_bound
+from worker.verify import MAX_RAW, Unverified, check, count_groups, count_groups_slowly, decompress, zstd_bound
 
 RAW = b"".join(frame(made.data) for made in Generator(3).groups(2_000))
 GROUPS = sum(1 for _ in Generator(3).groups(2_000))
@@ -81,3 +81,15 @@ def test_groups_are_counted() -> None:
     assert count_groups(b"") == 0
     assert count_groups(b"\x0a\x00" * 3) == 3
     assert count_groups(b"\x0a\x80\x01" + b"x" * 128) == 1
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=6), st.binary(max_size=300).map(frame)), max_size=6).map(b"".join))
+def test_both_ways_to_count_say_the_same_of_any_bytes(raw: bytes) -> None:
+    try:
+        expected = count_groups_slowly(raw)
+    except Unverified:
+        with pytest.raises(Unverified):
+            count_groups(raw)
+    else:
+        assert count_groups(raw) == expected
