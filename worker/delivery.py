@@ -74,7 +74,7 @@ class Delivery:
 
     def pump(self, now: float, limit: int) -> None:
         """Start what may be started."""
-        self.client.cut_overdue()
+        self.client.tend()
         while self.queue and self.in_flight < limit and self._window_open():
             endpoint = choose([e for e in self.endpoints if self._may_take(e, self.queue[0], now)], now)
             if endpoint is None:

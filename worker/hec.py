@@ -180,6 +180,8 @@ class HecClient:
                 try:
                     read = answer.read(LONGEST_ANSWER, decode_content=True)
                     answer.read(LONGEST_ANSWER)
+                    if call.was_cut:
+                        return Reply(failure=Failure.TIMEOUT, text="the answer was not whole when the time was over")
                     if call.expires is not None:
                         self.expires[url] = call.expires
                     return Reply(answer.status, dict(answer.headers), read, cookies=cookies_of(answer.headers))
@@ -188,9 +190,10 @@ class HecClient:
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 return Reply(failure=failure_of(error, call), text=plain(error))
 
-    def cut_overdue(self) -> None:
-        """End the requests that take longer than their time-outs allow in all; called again and again."""
+    def tend(self) -> None:
+        """End the requests that take longer than their time-outs allow in all; see changed files. Called again and again."""
         self._watch.cut_overdue(time.monotonic())
+        self._look_at_files()
 
     def close(self) -> None:
         """This thread's connections."""
@@ -246,6 +249,8 @@ def failure_of(error: BaseException, call: Call) -> Failure:
     found = classify(error)
     if call.was_cut:
         return Failure.TIMEOUT
+    if call.connection is None and found in {Failure.SEND, Failure.READ, Failure.TIMEOUT}:
+        return Failure.TLS_HANDSHAKE  # nothing was sent yet
     return Failure.STALE if found in {Failure.SEND, Failure.READ} and call.is_stale else found
 
 

@@ -88,6 +88,8 @@ class Sender:
         self._credit = 0.0
         self._credit_at = time.monotonic()
         self._level = 0
+        self._hurry = False
+        """There is more to do at once."""
         self._expiry_said: dict[str, tuple[str, float, int]] = {}
 
     # threads of the pool
@@ -142,7 +144,8 @@ class Sender:
 
     def _sleep(self) -> None:
         bells = {lane.reader.bell(): lane for lane in self._lanes.values()}
-        timeout = min(POLL, max(0.0, self._next_event() - time.monotonic()))
+        timeout = 0.0 if self._hurry else min(POLL, max(0.0, self._next_event() - time.monotonic()))
+        self._hurry = False
         with contextlib.suppress(OSError, ValueError):
             rung, _, _ = select.select([self._wake_read, *bells], [], [], timeout)
             for fd in rung:
@@ -334,6 +337,8 @@ class Sender:
                 self._take_apart(lane, batch)
                 self._beat()
                 self.delivery.pump(time.monotonic(), self._limit())
+            if any(lane.batches[batch.id].done for batch in batches):
+                self._hurry = True  # dropped, parked or set aside to the last event: no answer will wake us
 
     def _room(self, now: float) -> bool:
         if (

@@ -96,7 +96,7 @@ _FAILURES: dict[Failure, tuple[Act, bool, str]] = {
     Failure.DNS: (Act.RETRY, False, "check the name in hec.urls and the DNS server"),
     Failure.CONNECT: (Act.RETRY, False, "is Splunk running, and the port (8088) open from here?"),
     Failure.TLS: (Act.HOLD, False, "check the certificate; hec.ca_file names the CA, hec.client_cert ours"),
-    Failure.TLS_HANDSHAKE: (Act.RETRY, False, "the TLS handshake did not finish"),
+    Failure.TLS_HANDSHAKE: (Act.RETRY, False, "the TLS handshake did not finish; is a client certificate wanted?"),
     Failure.WRONG_PROTOCOL: (Act.HOLD, False, "http and https are mixed up in hec.urls"),
     Failure.PROXY: (Act.HOLD, False, "check hec.proxy and its user and password"),
     Failure.STALE: (Act.AGAIN, True, "the connection was closed while idle"),

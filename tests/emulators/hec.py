@@ -104,15 +104,19 @@ class HecEmulator:
     """One address, with one or several indexers behind it."""
 
     def __init__(
-        self, *, port: int = 0, tls: bool | HecAuthority = False, indexers: int = 1,
+        self, *, host: str = "127.0.0.1", port: int = 0, tls: bool | HecAuthority = False, indexers: int = 1,
         tokens: Sequence[Token] = (Token(TOKEN),), knobs: Knobs | None = None,
     ) -> None:  # fmt: skip
         self.knobs = knobs or Knobs()
-        self.tls = bool(tls)
+        self.tls, self.host = bool(tls), host
         self._own_authority = HecAuthority() if tls is True else None
         self.authority = tls if isinstance(tls, HecAuthority) else self._own_authority
         self.server = HttpServer(
-            self._handle, port=port, tls=self.authority.context if self.authority else None, encrypted=self.tls
+            self._handle,
+            host=host,
+            port=port,
+            tls=self.authority.context if self.authority else None,
+            encrypted=self.tls,
         )
         self.server.greet = self._greet
         self.tokens = {token.value: token for token in tokens}
@@ -147,7 +151,7 @@ class HecEmulator:
     @property
     def url(self) -> str:
         """For `hec.urls`."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.server.port}"
 
     @property
     def ca_file(self) -> str:

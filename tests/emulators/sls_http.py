@@ -227,6 +227,9 @@ def _read_request(
 ) -> Request:  # fmt: skip
     while (end := buffer.find(b"\r\n\r\n")) < 0:
         _more(connection, buffer)
+        if buffer[:2] == b"\x16\x03":  # TLS, to a port that does not speak it
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            raise _Ended
     head = bytes(buffer[:end]).decode("latin-1")
     del buffer[: end + 4]
     first, _, rest = head.partition("\r\n")

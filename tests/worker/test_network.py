@@ -1,0 +1,299 @@
+"""Cases 42 to 49 of facts/hec.md 6A and rows 43, 44, 49 to 52 of its table: connections, names, certificates.
+
+Real sockets, real certificates out of openssl, a name service of its own in a mount namespace.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.emulators.hec import TOKEN, HecEmulator
+from tests.emulators.hec_tls import HecAuthority
+from tests.waiting import poll
+from tests.worker.sending import Sending, quick, sending
+from worker.hec import HecClient
+from worker.settings import HecSettings
+
+
+def held(house: Sending, hint: str) -> None:
+    poll(lambda: any(hint in h["hint"] for h in house.holds()), f"held with {hint!r}")
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """Its queue is full: whoever connects waits."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for one in waiting:
+            one.close()
+
+
+@contextmanager
+def ending_port(greeting: bytes = b"") -> Iterator[int]:
+    """It accepts and ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    line, _ = listener.accept()
+                except OSError:
+                    return
+                with line:
+                    line.sendall(greeting)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_row_44_6a_42_refused_or_deaf_then_well_is_delivered_once() -> None:
+    with HecEmulator() as hec, deaf_port() as deaf:
+        hec.server.stop()
+        with quick([hec.url, f"http://127.0.0.1:{deaf}"], hec.token, connect_timeout=0.5) as house:
+            house.put()
+            house.start()
+            poll(lambda: len(house.holds()) == 2, "both are held")
+            hec.server.start()
+            house.wait_empty()
+            house.assert_all_once(hec.stored)
+            house.stop()
+            assert house.metric("hec_possible_duplicates_total") == 0, "nothing was sent"
+
+
+@pytest.mark.root
+def test_row_43_6a_42_a_name_that_cannot_be_resolved_then_can_is_delivered_once(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    with HecEmulator() as hec, sending(tmp_path, [f"http://splunk.test:{hec.server.port}"], hec.token) as house:
+        house.hosts = hosts
+        house.put()
+        house.start()
+        held(house, "DNS")
+        hosts.write_text("127.0.0.1 splunk.test\n")
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+
+
+@pytest.mark.root
+def test_row_43_a_name_is_resolved_anew_for_each_connection_and_the_last_good_address_serves_without_dns(
+    tmp_path: Path,
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 splunk.test\n")
+    with (
+        HecEmulator() as old,
+        HecEmulator(host="127.0.0.2", port=old.server.port) as new,
+        sending(tmp_path, [f"http://splunk.test:{old.server.port}"], TOKEN) as house,
+    ):
+        house.hosts = hosts
+        house.start()
+        house.put()
+        house.wait_empty()
+        hosts.write_text("127.0.0.2 splunk.test\n")
+        old.server.drop_connections()
+        house.put()
+        house.wait_empty()
+        assert len(new.stored) == 10
+        hosts.write_text("127.0.0.1 localhost\n")
+        new.server.drop_connections()
+        house.put()
+        house.wait_empty("there is no name service any more")
+        assert len(new.stored) == 20
+        assert not house.holds()
+
+
+def test_connections_are_aged_out_so_that_load_spreads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.hec.OLDEST_CONNECTION", 0.3)
+    with HecEmulator() as hec:
+        client = HecClient(HecSettings(urls=(hec.url,), token=hec.token))
+        began = time.monotonic()
+        calls = 0
+        while time.monotonic() - began < 1.0:
+            client.post(hec.url, hec.token, [b'{"event":1}'])
+            calls += 1
+        client.close()
+        assert 2 <= hec.server._served <= 5
+        assert calls > 10
+
+
+def test_6a_47_an_answer_that_trickles_is_cut_at_the_total_deadline() -> None:
+    """Each byte comes in time; the whole would take a minute."""
+    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=1.0, connect_timeout=0.5) as house:
+        hec.script.append({"status": 200, "code": 0, "rate": 3})
+        house.put()
+        house.start()
+        house.wait_empty(deadline=30)
+        house.assert_all_once(hec.stored)
+        house.stop()
+        assert house.metric("hec_requests_total", status="timeout") == 1
+        assert house.metric("hec_possible_duplicates_total") == 10
+
+
+def test_6a_48_no_answer_in_time_is_sent_again_and_never_twice_at_once() -> None:
+    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=1.0, in_flight=4) as house:
+        hec.script.extend([{"hang": 4, "after": True}] * 2)
+        house.put()
+        house.start()
+        most = 0
+        for _ in range(2000):
+            most = max(most, hec.server.connections)
+            if house.waiting() == 0:
+                break
+            time.sleep(0.005)
+        house.wait_empty()
+        assert hec.stored == dict.fromkeys(house.expected, 3), "taken each time, which the sender cannot know"
+        house.stop()
+        assert house.metric("hec_requests_total", status="timeout") == 2
+        assert house.metric("hec_possible_duplicates_total") == 20
+
+
+def test_row_46_a_server_that_reads_slowly_is_no_reason_to_send_twice() -> None:
+    with HecEmulator() as hec, quick([hec.url], hec.token, gzip=False) as house:
+        hec.script.append({"read_rate": 200_000})
+        house.put(logs=100, size=2000)
+        house.start()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[HecAuthority]:
+    made = HecAuthority()
+    yield made
+    made.close()
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "row 49, 6A 49, expired": {"days": -1},
+    "row 49, 6A 49, another name": {"names": "DNS:elsewhere.test"},
+}
+
+
+@pytest.mark.parametrize("how", BAD.values(), ids=BAD.keys())
+def test_a_bad_certificate_is_held_and_a_new_one_ends_it(authority: HecAuthority, how: dict[str, Any]) -> None:
+    with HecEmulator(tls=authority) as hec, quick([hec.url], hec.token, ca_file=authority.ca_file) as house:
+        authority.use(*authority.issue("bad", **how))
+        house.put()
+        house.start()
+        held(house, "certificate")
+        assert not hec.requests
+        authority.use(*authority.issue("good"))
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+
+
+def test_row_49_6a_49_an_unknown_ca_is_held_and_other_urls_go_on(authority: HecAuthority) -> None:
+    authority.use(*authority.issue("good"))
+    with (
+        HecEmulator(tls=True) as stranger,
+        HecEmulator(tls=authority) as hec,
+        quick([stranger.url, hec.url], TOKEN, ca_file=authority.ca_file) as house,
+    ):
+        house.start()
+        for _ in range(10):
+            house.put()
+        house.wait_empty()
+        held(house, "certificate")
+        assert not stranger.requests
+        house.assert_all_once(hec.stored)
+
+
+def test_row_49_a_ca_file_that_is_replaced_is_used_without_a_restart(authority: HecAuthority, tmp_path: Path) -> None:
+    """Also one that is not there for a while, as when it is being replaced."""
+    authority.use(*authority.issue("good"))
+    ca = tmp_path / "ca.pem"
+    other = HecAuthority()
+    shutil.copy(other.ca_file, ca)
+    with HecEmulator(tls=authority) as hec, quick([hec.url], hec.token, ca_file=ca) as house:
+        house.put()
+        house.start()
+        held(house, "certificate")
+        ca.unlink()
+        poll(lambda: any("certificate" in h["hint"] and "invalid path" in h["error"] for h in house.holds()), "missing")
+        shutil.copy(authority.ca_file, ca)
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+    other.close()
+
+
+def test_row_50_a_handshake_that_ends_early_is_tried_again() -> None:
+    with ending_port() as port, quick([f"https://127.0.0.1:{port}"], TOKEN) as house:
+        house.put()
+        house.start()
+        poll(lambda: house.metric("hec_requests_total") >= 2, "tried again")
+        assert {h["kind"] for h in house.holds()} == {"endpoint"}
+        house.stop()
+        assert house.metric("hec_possible_duplicates_total") == 0, "nothing was sent"
+        assert house.waiting() == 1
+
+
+def test_row_51_a_client_certificate_is_asked_for_given_and_replaced_when_its_file_changes(tmp_path: Path) -> None:
+    clients = HecAuthority()
+    authority = HecAuthority(client_ca=clients.ca_file)
+    bad, good = (HecAuthority(), clients)
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+
+    def install(pair: tuple[Path, Path]) -> None:
+        shutil.copy(pair[1], key)
+        shutil.copy(pair[0], cert)
+
+    install(bad.issue("client", usage="clientAuth"))
+    options: dict[str, Any] = {"ca_file": authority.ca_file, "client_cert": cert, "client_key": key}
+    with HecEmulator(tls=authority) as hec, quick([hec.url], hec.token, **options) as house:
+        house.put()
+        house.start()
+        held(house, "client_cert")
+        assert not hec.requests
+        install(good.issue("client", usage="clientAuth", days=5))
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        poll(
+            lambda: 4 * 86400 < house.gauge("certificate_left_seconds", endpoint="client") <= 5 * 86400,
+            "its end is told",
+        )
+        assert 29 * 86400 < house.gauge("certificate_left_seconds", endpoint=hec.url) <= 30 * 86400
+    for one in (clients, authority, bad):
+        one.close()
+
+
+def test_row_51_without_a_client_certificate_it_is_held(authority: HecAuthority) -> None:
+    wants = HecAuthority(client_ca=authority.ca_file)
+    with HecEmulator(tls=wants) as hec, quick([hec.url], hec.token, ca_file=wants.ca_file) as house:
+        house.put()
+        house.start()
+        held(house, "client_cert")
+        assert not hec.requests
+    wants.close()
+
+
+def test_row_52_https_to_a_port_that_speaks_http_is_held() -> None:
+    with HecEmulator() as hec, quick([hec.url.replace("http:", "https:")], hec.token) as house:
+        house.put()
+        house.start()
+        held(house, "http and https are mixed up")
+        assert house.waiting() == 1
+
+
+def test_row_52_http_to_a_port_that_speaks_https_is_held(authority: HecAuthority) -> None:
+    with HecEmulator(tls=authority) as hec, quick([hec.url.replace("https:", "http:")], hec.token) as house:
+        house.put()
+        house.start()
+        poll(house.holds, "held")
+        assert house.waiting() == 1
