@@ -48,8 +48,9 @@ def first_cursors(member: Member) -> dict[int, int]:
     A group that this host has read for already is in no first run, whoever deleted it: there it begins where this host
     was, and at `begin` where it does not know.
     """
-    known = known_cursors(of_group(member))
-    lived = member.lived or bool(known)
+    positions = of_group(member)
+    known = known_cursors(positions)
+    lived = member.lived or bool(positions)
     where = "begin" if lived else parse_start(member.source.start, time.time())
     if lived:
         log.warning("the consumer group has lost its checkpoints; on from where this host was",
