@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from buffer.lane import add, remove_batch
 from buffer.outside import lane_directories
@@ -13,8 +13,8 @@ from buffer.spool import Spool
 _STEP = 500
 
 
-def purge(settings: SpoolSettings) -> int:
-    """Remove every waiting batch of every lane; LogGroups removed. Wants the spool's lock (SpoolLocked)."""
+def purge(settings: SpoolSettings, beat: Callable[[int], None] = lambda _: None) -> int:
+    """Remove every waiting batch of every lane; the LogGroups, of which `beat` is told. Wants the spool's lock (SpoolLocked)."""
     import orjson
 
     spool = Spool.open(settings)
@@ -31,6 +31,7 @@ def purge(settings: SpoolSettings) -> int:
                     for _, file, groups, _ in rows:
                         lane.disk.remove(file)
                         removed += groups
+                        beat(groups)
             finally:
                 lane.close()
     finally:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 
 from buffer import body
 from buffer.database import classify
-from buffer.errors import SpoolDamaged, SpoolError, SpoolUnusable
+from buffer.errors import SpoolError, SpoolUnusable
 from buffer.judge import merge
 from buffer.values import DeadLetter, Position, Pull, ShardKey
 
@@ -210,41 +210,54 @@ def batches(spool: Path, lane: str | None = None) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def pulls(spool: Path) -> Iterator[Pull]:
-    """The pulls of what waits; what is acked or damaged meanwhile is passed over."""
+def ignore(_: str) -> None:
+    """Of a damaged file: nobody wants to know."""
+
+
+def pulls(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[Pull]:
+    """The pulls of what waits; what is acked meanwhile is passed over, and `damaged` is told what cannot be read, and why."""
     for batch in batches(spool):
-        with contextlib.suppress(SpoolError, FileNotFoundError):
-            loaded = body.unpack(Path(batch["file"]).read_bytes())
+        loaded = _readable(Path(batch["file"]), damaged)
+        if loaded is not None:
             yield from map(body.restore_pull, loaded.meta, loaded.payloads)
+
+
+def _readable(path: Path, damaged: Callable[[str], None]) -> body.Body | None:
+    try:
+        return body.unpack(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except SpoolError as error:
+        damaged(f"{path}: {error}")
+    except OSError as error:
+        damaged(f"{path}: {error.strerror}")
+    return None
 
 
 _DEAD = "SELECT id, sls_id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
 
 
-def dead(spool: Path) -> Iterator[tuple[str, DeadLetter]]:
-    """(lane, letter) for every dead letter."""
+def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple[str, DeadLetter]]:
+    """(lane, letter) for every dead letter; `damaged` is told of those that cannot be read, and why."""
     for directory in lane_directories(spool):
         opened, loaded = "", None  # letters of one file follow each other: what is parked may be thousands in one
         for _, sls_id, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
-            with contextlib.suppress(SpoolError, FileNotFoundError):
-                if file != opened or loaded is None:
-                    opened, loaded = file, None
-                    loaded = body.unpack((directory / file).read_bytes())
-                found = body.restore_letter(
-                    loaded.meta[place]
-                    | {
-                        "state": state,
-                        "hold": hold,
-                        "time": when,
-                        "tries": tries,
-                        "status": status,
-                        "code": code,
-                        "text": text,
-                    },
-                    loaded.payloads[place],
-                )
-                if found.sls_id == sls_id:
-                    yield directory.name, found
+            if file != opened:
+                opened, loaded = file, _readable(directory / file, damaged)
+            if loaded is None:
+                continue
+            now = {
+                "state": state,
+                "hold": hold,
+                "time": when,
+                "tries": tries,
+                "status": status,
+                "code": code,
+                "text": text,
+            }
+            found = body.restore_letter(loaded.meta[place] | now, loaded.payloads[place])
+            if found.sls_id == sls_id:
+                yield directory.name, found
 
 
 def _own_lanes(spool: Path, spool_id: str) -> Iterator[Path]:
@@ -305,20 +318,39 @@ _LOWEST = "SELECT min(begin) FROM held WHERE project = ? AND logstore = ? AND sh
 
 
 def verify(spool: Path) -> Iterator[dict[str, Any]]:
-    """Every body against its CRC and its row: one dict a file, `fault` None where it is sound."""
+    """Every body, those of dead letters too, against its CRC and its row: one dict a file, `fault` None where it is sound.
+
+    What is acked or removed while we look is passed over.
+    """
     for directory in lane_directories(spool):
         for batch in batches(spool, directory.name):
-            yield {"lane": directory.name, "file": batch["file"], "fault": _fault(batch), "pulls": batch["pulls"]}
+            fault = _fault(Path(batch["file"]), body.BATCH, batch["id"])
+            if not fault or _is_row(directory, "batch", batch["id"]):
+                yield {"lane": directory.name, "file": batch["file"], "fault": fault, "pulls": batch["pulls"]}
+        seen: set[str] = set()
+        for number, file in rows(directory, "SELECT id, file FROM dead WHERE 1"):
+            if file not in seen:
+                seen.add(file)
+                fault = _fault(directory / file, body.DEAD)
+                if not fault or _is_row(directory, "dead", number):
+                    yield {"lane": directory.name, "file": str(directory / file), "fault": fault, "pulls": []}
 
 
-def _fault(batch: dict[str, Any]) -> str | None:
+def _fault(path: Path, kind: int, sequence: int | None = None) -> str | None:
     try:
-        loaded = body.unpack(Path(batch["file"]).read_bytes())
-    except (SpoolDamaged, OSError) as error:
+        loaded = body.unpack(path.read_bytes())
+    except SpoolError as error:
         return str(error)
-    if loaded.sequence != batch["id"] or loaded.kind != body.BATCH:
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    if loaded.kind != kind or sequence not in {None, loaded.sequence}:
         return "the file holds something else than its row says"
     return None
+
+
+def _is_row(lane: Path, table: str, number: int) -> bool:
+    with connection(lane) as db:
+        return bool(db and db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (number,)).fetchone())
 
 
 def free_bytes(path: Path) -> tuple[int, int]:

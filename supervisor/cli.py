@@ -5,6 +5,7 @@ stdout is data, stderr is talk. Errors are two lines, `error:` and `hint:`; with
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -118,7 +119,20 @@ def version(json: Annotated[bool, typer.Option("--json", help="One JSON document
 
 def run() -> int:
     """The exit code; every error leaves here as two lines."""
-    wants_json = "--json" in sys.argv
+    ours = sys.stdout
+    try:
+        code = _run(wants_json="--json" in sys.argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return report_broken_pipe()
+    except SystemExit:
+        if sys.stdout is ours:
+            raise
+        return report_broken_pipe()  # typer's way: it puts something silent in stdout's place, and ends with 1
+
+
+def _run(*, wants_json: bool) -> int:
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -127,7 +141,7 @@ def run() -> int:
     except (typer.Abort, KeyboardInterrupt):
         return 1
     except BrokenPipeError:
-        return report_broken_pipe()
+        raise
     except Failed as error:
         return complain(str(error), error.hint, error.code, wants_json)
     except Exception as error:  # noqa: BLE001 - the outermost line of the process
@@ -150,4 +164,18 @@ def _known(error: Exception, wants_json: bool) -> int:
         return complain(str(error), error.hint, 75, wants_json)
     if isinstance(error, SpoolError):
         return complain(str(error), error.hint, 74, wants_json)
+    if isinstance(error, OSError) and error.errno in LOCAL:
+        where = f"{error.filename}: " if error.filename else ""
+        return complain(f"{where}{error.strerror}", LOCAL[error.errno], 74, wants_json)
     raise error
+
+
+#: What a file system may refuse to any command, and what to do then.
+LOCAL = {
+    errno.EACCES: "run it as the service does: sudo -u sls-siem sls-siem …",
+    errno.EPERM: "run it as the service does: sudo -u sls-siem sls-siem …",
+    errno.EROFS: "the file system is read-only: see dmesg, and mount it again",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EIO: "look at the disk: dmesg, SMART",
+}

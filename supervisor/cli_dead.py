@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, confirm, limited, show, write_json
-from supervisor.cli_spool import Config, Json, Limit, directory_of
+from supervisor.cli_output import Failed, Unreadable, confirm, limited, new_file, progress, show, write_json
+from supervisor.cli_spool import Config, Json, Limit, counted, directory_of
 
 app = typer.Typer(no_args_is_help=True)
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
@@ -32,7 +32,9 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
     """Each dead letter: id, state, Splunk's reason, topic, index, tries."""
     from buffer.outside import dead
 
-    found = [describe(lane, letter) for lane, letter in limited(dead(directory_of(config)), limit)]
+    unreadable = Unreadable()
+    found = [describe(lane, letter) for lane, letter in limited(dead(directory_of(config), unreadable), limit)]
+    unreadable.tell()
     rows: list[list[Any]] = [["id", "state", "reason", "topic", "index", "tries", "time"]]
     rows += [
         [
@@ -61,7 +63,8 @@ def show_one(
     from worker.envelope import text
     from worker.loggroup import LogGroup
 
-    for lane, letter in dead(directory_of(config)):
+    unreadable = Unreadable()
+    for lane, letter in dead(directory_of(config), unreadable):
         if letter.sls_id == sls_id:
             group = LogGroup()
             group.ParseFromString(letter.log)
@@ -76,6 +79,7 @@ def show_one(
             else:
                 show(found, False, [["what", "is"], *([key, value] for key, value in found.items())])
             return
+    unreadable.tell()
     raise Failed(f"no dead letter has the id {sls_id}", "`sls-siem dead ls` lists them")
 
 
@@ -101,11 +105,11 @@ def export(
     from worker.encode_python import merged_fields
     from worker.loggroup import LogGroup
 
-    count = 0
-    with target.open("xb") as out:
-        target.chmod(0o600)
-        for lane, letter in dead(directory_of(config)):
+    directory, unreadable, count = directory_of(config), Unreadable(), 0
+    with new_file(target) as out, progress(f"writing {target}", counted_letters(directory)) as beat:
+        for lane, letter in dead(directory, unreadable):
             count += 1
+            beat(1)
             group = LogGroup()
             group.ParseFromString(letter.log)
             fields = {
@@ -113,6 +117,12 @@ def export(
             }
             out.write(orjson.dumps(describe(lane, letter) | {"log": fields}) + b"\n")
     typer.echo(f"{count} dead letters written to {target}", err=True)
+    unreadable.fail()
+
+
+def counted_letters(directory: Path) -> int:
+    """Of all lanes, in whatever state."""
+    return sum(counted(directory, state) for state in ("dead", "due", "parked"))
 
 
 @app.command()

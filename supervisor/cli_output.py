@@ -7,7 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 
 class Failed(Exception):
@@ -33,53 +34,29 @@ def write_json(document: dict[str, Any]) -> None:
 
 
 def write_table(rows: Sequence[Sequence[Any]], note: str = "", *, head: bool = True) -> None:
-    """By rich on a terminal; plain columns elsewhere."""
+    """As wide as the terminal; plain columns elsewhere."""
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console(highlight=False).print(rich_table(rows, head=head))
+        from supervisor.table import rich_text
+
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(rich_text(rows, console.width, head=head))
     else:
         write_plain(rows)
     if note:
         sys.stderr.write(note + "\n")
 
 
-#: Words that carry the meaning of a line; on a terminal that has colours, and NO_COLOR unset.
-STYLES = {
-    "RUNNING": "bold green", "OK": "green", "STARTING": "bold yellow", "STOPPING": "bold yellow", "DEGRADED": "bold yellow",
-    "WARN": "yellow", "PAUSED": "bold red", "STALE": "bold red", "DOWN": "bold red", "FAIL": "bold red", "HOLD": "bold red",
-    "running": "green", "backoff": "yellow", "starting": "yellow",
-}  # fmt: skip
-
-
-def rich_table(rows: Sequence[Sequence[Any]], *, head: bool = True) -> Any:
-    """Folded where the terminal is narrow; nothing is cut."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False, show_header=head)
-    first = max((len(text(row[0])) for row in rows if row), default=0)
-    for place, name in enumerate(rows[0] if rows else ()):
-        # Names stay whole where they are short: the eye looks for them.
-        table.add_column(str(name) if head else "", overflow="fold", min_width=0 if place else min(first, 12))
-    for row in rows[1:] if head else rows:
-        table.add_row(*(Text(text(cell), style=STYLES.get(str(cell), "")) for cell in row))
-    return table
-
-
 def write_plain(rows: Sequence[Sequence[Any]]) -> None:
     """Columns padded with spaces; nothing is cut."""
+    from supervisor.table import text
+
     shown = [[text(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))] if shown else []
     for row in shown:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
     sys.stdout.flush()
-
-
-def text(cell: Any) -> str:
-    """None is a dash; control characters of hostile logs never reach a terminal."""
-    shown = "-" if cell is None else str(cell)
-    return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def size(number: float | None) -> str:
@@ -156,3 +133,49 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+class Unreadable:
+    """Files of the spool that a command could not read: said at the end, so that nothing goes missing quietly."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __call__(self, what: str) -> None:
+        self.found.append(what)
+
+    def tell(self) -> None:
+        """On stderr; silent when all could be read."""
+        if self.found:
+            sys.stderr.write(f"error: {self._error}\nhint: {self._hint}\n")
+
+    def fail(self) -> None:
+        """The command has done what it could, and has failed all the same."""
+        if self.found:
+            raise Failed(self._error, self._hint)
+
+    @property
+    def _error(self) -> str:
+        number = len(self.found)
+        return f"{number} {'file' if number == 1 else 'files'} of the spool cannot be read: {self.found[0]}"
+
+    _hint = "`sls-siem spool verify` names them; what is in them can be fetched again: `sls-siem replay`"
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """For our user alone. A file that could not be written to its end is removed again."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise Failed(f"{path} is there already", "name a new file", 74) from error
+    except OSError as error:
+        raise Failed(f"{path}: {error.strerror}", "check path, owner and permissions", 74) from error
+    try:
+        with os.fdopen(file, "wb") as out:
+            yield out
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise Failed(f"{path}: {error.strerror}", "free some space, or name another place", 74) from error
+        raise

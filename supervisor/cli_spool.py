@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, confirm, limited, show, size, span, write_json
+from supervisor.cli_output import (
+    Failed,
+    Unreadable,
+    confirm,
+    limited,
+    new_file,
+    progress,
+    show,
+    size,
+    span,
+    write_json,
+)
 
 app = typer.Typer(no_args_is_help=True)
 Config = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
@@ -17,12 +29,14 @@ Limit = Annotated[int | None, typer.Option(help="At most so many.", show_default
 
 
 def directory_of(config: Path | None) -> Path:
-    """The spool's directory, which must be one."""
+    """The spool's directory, which must be one, and of a format that we know (SpoolTooNew)."""
+    from buffer.checks import check_format
     from supervisor.config import load
 
     directory = load(config).spool.directory
     if not (directory / "format").exists():
         raise Failed(f"{directory} holds no spool", "run `sls-siem supervise` first, or name the right --config", 74)
+    check_format(directory)
     return directory
 
 
@@ -38,7 +52,10 @@ def stats(config: Config = None, json: Json = False) -> None:
                      (directory / "ballast").exists())  # fmt: skip
     live = read(directory)
     if live["state"] not in {"stale", "down"}:
-        found |= {key: live["spool"][key] for key in ("level", "full_in_seconds", "drained_in_seconds")}
+        found |= {
+            key: live["spool"][key]
+            for key in ("level", "full_in_seconds", "drained_in_seconds", "live_again_in_seconds")
+        }
     rows: list[list[Any]] = [["lane", "batches", "groups", "bytes", "oldest", "dead", "parked", "damaged"]]
     rows += [
         [lane["name"], lane["batches"], lane["groups"], size(lane["bytes"]), span(lane["oldest_seconds"]), lane["dead"],
@@ -84,7 +101,9 @@ def peek(
 
     from supervisor.config import load
 
-    found = limited(waiting_events(directory_of(config), load(config), topic), limit)
+    unreadable = Unreadable()
+    found = limited(waiting_events(directory_of(config), load(config), topic, unreadable), limit)
+    unreadable.tell()
     if json:
         write_json({"events": found})
         return
@@ -92,8 +111,14 @@ def peek(
         typer.echo(orjson.dumps(one, option=orjson.OPT_INDENT_2).decode())
 
 
-def waiting_events(directory: Path, settings: Any, topic: str) -> Any:
-    """Envelopes of what waits, oldest first."""
+def waiting_events(
+    directory: Path,
+    settings: Any,
+    topic: str,
+    unreadable: Callable[[str], None],
+    beat: Callable[[float], None] = lambda _: None,
+) -> Iterator[dict[str, Any]]:
+    """Envelopes of what waits, oldest first; `beat` is told of LogGroups, `unreadable` of what cannot be shown."""
     from fnmatch import fnmatchcase
 
     import orjson
@@ -104,10 +129,12 @@ def waiting_events(directory: Path, settings: Any, topic: str) -> Any:
     from worker.routes import Router
 
     encoder = Encoder(Router(settings.routes, settings.hec))
-    for pull in pulls(directory):
+    for pull in pulls(directory, unreadable):
+        beat(pull.groups)
         try:
             encoded = encoder.encode(pull, open_pull(pull))
-        except Undecodable:
+        except Undecodable as error:
+            unreadable(f"{pull.source}, shard {pull.key.shard}, cursor {pull.begin}: {error}")
             continue
         for event in range(len(encoded)):
             envelope = orjson.loads(encoded.data[encoded.start(event) : encoded.ends[event]])
@@ -115,12 +142,24 @@ def waiting_events(directory: Path, settings: Any, topic: str) -> Any:
                 yield envelope
 
 
+def counted(directory: Path, what: str) -> int:
+    """`batches`, `groups` … that wait in all lanes."""
+    from buffer.outside import lane_directories, lane_stats
+
+    return sum(getattr(lane_stats(lane), what) for lane in lane_directories(directory))
+
+
 @app.command()
 def verify(config: Config = None, json: Json = False) -> None:
     """Check every body against its CRC and its row; exit 1 when one is not sound."""
     from buffer.outside import verify as verify_bodies
 
-    checked = list(verify_bodies(directory_of(config)))
+    directory = directory_of(config)
+    checked = []
+    with progress("checking", counted(directory, "batches")) as beat:
+        for one in verify_bodies(directory):
+            checked.append(one)
+            beat(1)
     faults = [{key: one[key] for key in ("lane", "file", "fault", "pulls")} for one in checked if one["fault"]]
     rows: list[list[Any]] = [["lane", "file", "fault"], *([f["lane"], f["file"], f["fault"]] for f in faults)]
     show({"ok": not faults, "checked": len(checked), "faults": faults}, json, rows, f"{len(checked)} bodies checked")
@@ -137,27 +176,27 @@ def export(
 
     from supervisor.config import load
 
-    count = 0
-    with target.open("xb") as out:
-        target.chmod(0o600)
-        for envelope in waiting_events(directory_of(config), load(config), "*"):
+    directory, unreadable, count = directory_of(config), Unreadable(), 0
+    with new_file(target) as out, progress(f"writing {target}", counted(directory, "groups")) as beat:
+        for envelope in waiting_events(directory, load(config), "*", unreadable, beat):
             count += 1
             out.write(orjson.dumps(envelope) + b"\n")
     typer.echo(f"{count} events written to {target}", err=True)
+    unreadable.fail()
 
 
 @app.command()
 def purge(config: Config = None, yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False) -> None:
     """Remove all that waits. The supervisor must be stopped. The dead letters stay."""
     from buffer.operate import purge as purge_spool
-    from buffer.outside import lane_directories, lane_stats
     from supervisor.config import load
 
     directory = directory_of(config)
-    waiting = sum(lane_stats(lane).groups for lane in lane_directories(directory))
+    waiting = counted(directory, "groups")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if confirm(yes, f"remove {waiting} LogGroups that wait in {directory}"):
-        removed = purge_spool(load(config).spool)
+        with progress("purging", waiting) as beat:
+            removed = purge_spool(load(config).spool, beat)
         typer.echo(f"{when}: {removed} LogGroups purged", err=True)
 
 
@@ -173,7 +212,6 @@ def adopt(
 
     from buffer.adopt import adopt as adopt_spool
     from buffer.adopt import plan
-    from supervisor.cli_output import progress
     from supervisor.config import load
 
     directory_of(config)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import rich_table, size, span, write_json, write_table
+from supervisor.cli_output import size, span, write_json, write_table
 
 #: Seconds between two pictures of --watch; how many of them its lines remember.
 EVERY, REMEMBERED = 2.0, 60
@@ -72,29 +72,31 @@ def _watch(directory: Path) -> None:
     from rich.live import Live
 
     history: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
-    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
+    console = Console(highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
                 found = read(directory)
                 if "spool" in found and (not history or history[-1]["time"] != found["time"]):
                     history.append(found)
-                live.update(_screen(found, list(history)), refresh=True)
+                live.update(_screen(found, list(history), console.width), refresh=True)
                 time.sleep(EVERY)
         except KeyboardInterrupt:
             return
 
 
-def _screen(found: dict[str, Any], history: list[dict[str, Any]]) -> Any:
+def _screen(found: dict[str, Any], history: list[dict[str, Any]], width: int) -> Any:
     """The picture, and behind it how it went in the last minutes."""
     from rich.console import Group
 
     from supervisor.picture import blocks
+    from supervisor.table import rich_text
 
     parts: list[Any] = []
     for place, block in enumerate(blocks(found, time.time())):
-        parts += [rich_table(block.rows, head=block.head), ""]
+        parts += [rich_text(block.rows, width, head=block.head), ""]
         if place == 1 and history:
-            parts += [rich_table(trends(history), head=False), ""]
+            parts += [rich_text(trends(history), width, head=False), ""]
     return Group(*parts)
 
 

@@ -3,121 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 
 from tests.emulators.generator_ids import expected_ids
-from tests.emulators.hec import TOKEN, HecEmulator
-from tests.emulators.hec_rules import Token
-from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_client import SlsClient
-from tests.worker.sending import Sending, log_group
+from tests.supervisor.cli_bench import Bench, filled
 
 ROOT = Path(__file__).resolve().parents[2]
 #: One worker runs them all: they share a spool and two emulators.
 pytestmark = pytest.mark.xdist_group("cli")
-READING = [
-    "status", "spool stats", "spool ls", "spool peek", "spool verify", "dead ls", "config show", "version", "size", "lag",
-    "group ls", "tap", "check --no-probe",
-]  # fmt: skip
-
-
-class Bench:
-    """Both emulators, a spool with something in it, a settings file."""
-
-    def __init__(self, work: Path, sls: SlsEmulator, hec: HecEmulator) -> None:
-        self.work, self.sls, self.hec = work, sls, hec
-        self.config = work / "sls-siem.toml"
-        self.write()
-
-    def write(self, **changes: str) -> None:
-        values = {
-            "secret": "sk", "logstore": "l", "token": TOKEN, "index": "", "hec": self.hec.url, "sls": self.sls.endpoint,
-        } | changes  # fmt: skip
-        self.config.write_text(f"""
-[supervisor]
-workers = 1
-[memory]
-budget = "1GiB"
-[[source]]
-project = "p"
-logstore = "{values["logstore"]}"
-endpoint = "{values["sls"]}"
-consumer_group = "g"
-start = "begin"
-access_key_id = "ak"
-access_key_secret = "{values["secret"]}"
-[hec]
-urls = ["{values["hec"]}"]
-token = "{values["token"]}"
-index = "{values["index"]}"
-[spool]
-directory = "{self.work / "spool"}"
-min_free_bytes = "1MiB"
-max_bytes = "64MiB"
-""")
-
-    def run(self, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        with_config = [] if command[0] in {"version", "size"} else ["--config", str(self.config)]
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
-        return subprocess.run(
-            [sys.executable, "-m", "supervisor", *command, *with_config],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=clean | (env or {}),
-        )  # fmt: skip
-
-    def json(self, *command: str) -> Any:
-        done = self.run(*command, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    work = tmp_path_factory.mktemp("cli")
-    with SlsEmulator(shards=2) as sls, HecEmulator(tokens=[Token(TOKEN, indexes=("main",))]) as hec:
-        sls.fill(200)
-        made = Bench(work, sls, hec)
-        with_letters = Sending(work, [hec.url], TOKEN)
-        with_letters.put(logs=3)
-        with_letters.put(topic="other", logs=2)
-        from buffer.reader import LaneReader
-        from tests.buffer.power.workload import letter
-
-        reader = LaneReader.open(with_letters.lane, with_letters.settings.spool)
-
-        buried = replace(letter("e3b09f8e-0-1000-0", "dead"), log=log_group("t", [{"n": "0"}]))
-        reader.ack(reader.read(0, 1, 1), [buried])
-        reader.close()
-        with_letters.close()
+    with filled(tmp_path_factory.mktemp("cli")) as made:
         yield made
-
-
-@pytest.mark.parametrize("command", READING)
-def test_json_is_one_document_as_its_schema_says(bench: Bench, command: str) -> None:
-    bench.write()
-    done = bench.run(*command.split(), "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert document["schema"] == 1
-    name = command.partition(" --")[0].replace(" ", "-")
-    jsonschema.validate(document, json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()))
-
-
-@pytest.mark.parametrize("command", READING)
-def test_tables_are_plain_when_not_on_a_terminal(bench: Bench, command: str) -> None:
-    done = bench.run(*command.split(), env={"COLUMNS": "20", "NO_COLOR": "1"})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert "\x1b" not in done.stdout
 
 
 def test_the_backlog_and_the_dead_letters_are_shown(bench: Bench) -> None:
@@ -302,15 +208,6 @@ def test_status_without_a_supervisor_says_so_and_check_is_critical(bench: Bench)
     done = bench.run("status", "--check")
     assert done.returncode == 2
     assert done.stdout.startswith("SLS-SIEM CRITICAL")
-
-
-def test_a_pipe_that_is_closed_early_is_no_error(bench: Bench) -> None:
-    command = f"{sys.executable} -m supervisor config schema | head -c 10"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, timeout=60, check=False
-    )
-    assert done.stderr == b""
-    del bench
 
 
 def test_help_loads_nothing_heavy() -> None:
