@@ -115,7 +115,8 @@ def commands() -> list[tuple[str, str, list[tuple[str, str]]]]:
 EXITS = [
     (0, "fine"), (1, "failed; or a second signal killed it"), (2, "wrong usage; `status --check`: critical or not running"),
     (69, "a remote is not available"), (70, "crash loop"), (74, "the spool cannot be read or written"),
-    (75, "spool or port held by another"), (77, "credentials refused"), (78, "wrong settings"), (130, "ended by Ctrl-C (commands; `supervise` stops, and ends with 0)"),
+    (75, "spool or port held by another"), (77, "credentials refused"), (78, "wrong settings"),
+    (130, "ended by Ctrl-C (commands; `supervise` stops, and ends with 0)"),
 ]  # fmt: skip
 
 
