@@ -136,8 +136,7 @@ class Sending:
         try:
             self.code = sender.run()
         except BaseException as error:
-            self.defect = error
-            raise
+            self.defect = error  # raised where the test waits
         finally:
             sender.close()
 
@@ -145,7 +144,8 @@ class Sending:
         """TERM; its exit code."""
         if self._thread is not None and self._stopping is not None:
             self._stopping.set()
-            os.write(self.sender._wake_write, b".") if self.sender else None
+            if self.sender is not None and self.defect is None:
+                os.write(self.sender._wake_write, b".")
             self._thread.join(30)
             assert not self._thread.is_alive(), "the sender does not stop"
             self._thread = self._stopping = self.sender = None
@@ -200,7 +200,8 @@ class Sending:
             poll(lambda: self.waiting() == 0 or self.defect, what, deadline)
         except AssertionError as error:
             raise AssertionError(f"{error}; holds: {self.holds()}") from None
-        assert self.defect is None
+        if self.defect is not None:
+            raise self.defect
 
     def assert_all_once(self, stored: Counter[str]) -> None:
         """Lost: none; duplicated: none; invented: none."""

@@ -205,7 +205,7 @@ def test_6a_24_an_event_that_is_really_bad_at_the_head_of_a_large_request_teache
         assert [d.sls_id for d in house.dead()] == [ids[0]]
         assert set(hec.stored) == set(ids[1:])
         assert house.sender
-        assert house.sender.delivery.endpoints[0].max_bytes == 2 << 20
+        assert house.sender.delivery.endpoints[0].max_bytes == house.settings.hec.max_request_bytes
 
 
 def test_6a_27_a_hundred_refusals_of_an_index_are_one_hold_and_no_dead_letter() -> None:
