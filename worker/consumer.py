@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked
 from buffer.spool import lane_directory
+from buffer.storage import Intake
 from buffer.writer import LaneWriter
 from worker.child import ChildContext
 from worker.heartbeat import Heart
@@ -71,7 +72,7 @@ def exit_code(error: BaseException) -> int:
 class Consumer:
     """The threads of this process, and what they share."""
 
-    def __init__(self, context: ChildContext, stopping: Stopping, report: Report, writer: LaneWriter) -> None:
+    def __init__(self, context: ChildContext, stopping: Stopping, report: Report, writer: Intake) -> None:
         self._context, self._stopping, self._report = context, stopping, report
         # A sender reads at least one batch: it must fit into what a sender may hold, several times as large when encoded.
         self._putter = Putter(writer, context.settings.spool, report, min(MAX_BYTES, context.max_in_flight_bytes // 8))

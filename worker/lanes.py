@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buffer.reader import LaneReader
+from buffer.storage import Outlet
 from worker.settle import BatchWork, LetterWork
 
 
@@ -23,7 +23,7 @@ class LaneWork:
     """One lane in this sender's hands."""
 
     path: Path
-    reader: LaneReader
+    reader: Outlet
     after: int = 0
     """The last batch that was read."""
     batches: dict[int, BatchWork] = field(default_factory=dict)

@@ -16,8 +16,8 @@ from pathlib import Path
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolUnusable
 from buffer.outside import free_bytes
 from buffer.settings import SpoolSettings
+from buffer.storage import Intake
 from buffer.values import Answer, Position, Pull, ShardKey
-from buffer.writer import LaneWriter
 from worker.backoff import next_wait
 from worker.logs import get_logger
 from worker.report import Report
@@ -61,10 +61,10 @@ class Ticket:
 
 
 class Putter:
-    """Owns the LaneWriter; everything that writes to it goes through one lock."""
+    """Owns the lane's intake; everything that writes to it goes through one lock."""
 
     def __init__(
-        self, writer: LaneWriter, settings: SpoolSettings, report: Report, max_bytes: int = MAX_BYTES
+        self, writer: Intake, settings: SpoolSettings, report: Report, max_bytes: int = MAX_BYTES
     ) -> None:  # fmt: skip
         self._writer = writer
         self._settings = settings
@@ -197,12 +197,12 @@ class Putter:
         return found
 
     def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
-        """See LaneWriter."""
+        """See Intake."""
         with self._lane:
             self._writer.start_epoch(key, epoch, checkpoint)
 
     def note_checkpoints(self, rows: Mapping[ShardKey, tuple[int, int]]) -> None:
-        """See LaneWriter."""
+        """See Intake."""
         with self._lane:
             self._writer.note_checkpoints(rows)
 
@@ -212,7 +212,7 @@ class Putter:
             return self._writer.position(key)
 
     def skip_lost(self, key: ShardKey, epoch: int, cursor: int, source: str, groups: int) -> None:
-        """See LaneWriter."""
+        """See Intake."""
         with self._lane:
             self._writer.skip_lost(key, epoch, cursor, source, groups)
 
