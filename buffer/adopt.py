@@ -23,6 +23,7 @@ import orjson
 from buffer import outside
 from buffer.checks import check_format, check_index, write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
+from buffer.disk import has_bodies
 from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.lane import ADOPTED, add, nothing, refuse_half_made, take_lock
 from buffer.rebuild import rebuild
@@ -135,13 +136,9 @@ def _plan_lane(settings: SpoolSettings, identity: str, lane: Path) -> Adoption:
     target, action = _target(settings.directory / "lanes", identity, lane)
     if (lane / ADOPTED).exists():
         action = "done"
-    elif action == "copy" and not stats.batches and not letters and not _has_bodies(lane):
+    elif action == "copy" and not stats.batches and not letters and not has_bodies(lane):
         action = "empty"
     return Adoption(lane.name, action, target, stats.batches, stats.groups, stats.bytes + stats.index_bytes, letters)
-
-
-def _has_bodies(lane: Path) -> bool:
-    return next((lane / "v").glob("*.val"), None) is not None
 
 
 def _target(lanes: Path, identity: str, lane: Path) -> tuple[str, str]:

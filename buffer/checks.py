@@ -8,7 +8,7 @@ from pathlib import Path
 
 from buffer import outside
 from buffer.database import sync_directory
-from buffer.disk import write_all
+from buffer.disk import has_bodies, write_all
 from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
 from buffer.lane import refuse_half_made
 from buffer.settings import SpoolSettings
@@ -80,7 +80,7 @@ def check_index(lane: Path) -> None:
     refuse_half_made(lane)
     path = lane / "cache.db"
     if not path.exists():
-        if any((lane / "v").glob("*.val")):
+        if has_bodies(lane):
             raise SpoolDamaged("the index is missing")
         return
     with outside.connection(lane) as db:

@@ -1,7 +1,8 @@
 """Where bodies become durable: diskcache's Disk with its traps closed.
 
 A value is written to a file in one flat directory, the file is fsynced, the directory is fsynced, and only then does
-the caller begin its transaction. Nothing is ever pickled or unpickled: the mode comes from the row, so every mode but
+the caller begin its transaction. Who stores often keeps spare files: their names are flushed many at once and ahead of time, so
+that a value costs one flush and not two. Nothing is ever pickled or unpickled: the mode comes from the row, so every mode but
 our own is refused (CVE-2025-69872).
 """
 
@@ -20,6 +21,8 @@ from buffer.errors import SpoolDamaged
 
 #: Below the lane's directory; flat, never removed.
 FOLDER = "v"
+#: What is in a file that is kept spare; never a body, and gone with the next sweep.
+SPARE = b"SLSSPARE"
 #: writev takes at most this many pieces (IOV_MAX).
 _PIECES = 1024
 
@@ -30,6 +33,9 @@ class DurableDisk(Disk):  # type: ignore[misc]
     def __init__(self, directory: str, **options: Any) -> None:
         super().__init__(directory, **options)
         self._folder = os.open(Path(directory, FOLDER), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._spares: list[str] = []
+        self.keep_spare = 0
+        """How many files to make at once; 0: none, each value flushes its own name."""
 
     def put(self, key: object) -> tuple[str, bool]:
         if type(key) is not str:
@@ -46,17 +52,20 @@ class DurableDisk(Disk):  # type: ignore[misc]
         del key
         if read or not isinstance(value, list | tuple):
             raise TypeError("a body is a list of byte strings")
-        name = f"{os.urandom(16).hex()}.val"
+        is_named = self.keep_spare > 0
+        if is_named and not self._spares:
+            self._make_spares()
+        name = self._spares.pop() if is_named else _new_name()
         try:
-            size = self._write_durably(name, value)
+            size = self._write_durably(name, value, is_named)
         except BaseException:
             self._discard(name)
             raise
         return size, MODE_BINARY, f"{FOLDER}/{name}", None
 
-    def _write_durably(self, name: str, pieces: Sequence[bytes]) -> int:
+    def _write_durably(self, name: str, pieces: Sequence[bytes], is_named: bool) -> int:
         size = sum(map(len, pieces))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CLOEXEC | (0 if is_named else os.O_CREAT | os.O_EXCL)
         file = os.open(name, flags, 0o600, dir_fd=self._folder)
         try:
             if size > 1 << 16:
@@ -65,8 +74,27 @@ class DurableDisk(Disk):  # type: ignore[misc]
             os.fsync(file)
         finally:
             os.close(file)
-        os.fsync(self._folder)
+        if not is_named:
+            os.fsync(self._folder)
         return size
+
+    def _make_spares(self) -> None:
+        made: list[str] = []
+        try:
+            for _ in range(self.keep_spare):
+                name = _new_name()
+                file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+                made.append(name)
+                try:
+                    write_all(file, [SPARE])
+                finally:
+                    os.close(file)
+            os.fsync(self._folder)
+        except BaseException:
+            for name in made:
+                self._discard(name)
+            raise
+        self._spares = made
 
     def _discard(self, name: str) -> None:
         with contextlib.suppress(OSError):  # the sweep will find it
@@ -87,8 +115,14 @@ class DurableDisk(Disk):  # type: ignore[misc]
             os.unlink(os.path.join(self._directory, file_path))  # noqa: PTH108, PTH118 - hot path
 
     def close(self) -> None:
-        """Give back the directory."""
+        """Give back the directory and the spare files."""
+        while self._spares:
+            self._discard(self._spares.pop())
         os.close(self._folder)
+
+
+def _new_name() -> str:
+    return f"{os.urandom(16).hex()}.val"
 
 
 def write_all(file: int, pieces: Sequence[bytes]) -> None:
@@ -100,3 +134,17 @@ def write_all(file: int, pieces: Sequence[bytes]) -> None:
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def is_spare(path: Path) -> bool:
+    """Whether nothing was ever stored in it. A file that went meanwhile is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SPARE) + 1) == SPARE
+    except FileNotFoundError:
+        return False
+
+
+def has_bodies(lane: Path) -> bool:
+    """Whether a file of the lane holds anything."""
+    return any(not is_spare(path) for path in (lane / FOLDER).glob("*.val"))

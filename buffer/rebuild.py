@@ -17,6 +17,7 @@ import diskcache
 from buffer import body, outside, states
 from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
+from buffer.disk import SPARE
 from buffer.errors import SpoolDamaged
 from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, save_position, take_lock
 from buffer.lean import structlog
@@ -152,6 +153,9 @@ def _sound(lane: Path, names: list[str], sql: states.Sql) -> Iterator[tuple[str,
             data = path.read_bytes()
         except OSError as error:
             raise classify(error, f"{path} while rebuilding") from error
+        if data == SPARE:
+            path.unlink()
+            continue
         try:
             yield name, body.unpack(data)
         except SpoolDamaged as error:

@@ -15,11 +15,14 @@ from typing import Any
 
 from buffer import body
 from buffer.database import classify
+from buffer.disk import is_spare
 from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked
 from buffer.judge import judge_all
 from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
 from buffer.values import Answer, Position, Pull, ShardKey
 
+#: Files made at once, so that a put flushes its file and its row, and a name only now and then.
+_SPARE = 16
 #: Seconds in which a file of letters finds its row, or never.
 _YOUNG = 60
 
@@ -32,6 +35,7 @@ class LaneWriter(Lane):
     def _opened(self, beat: Callable[[], None]) -> None:
         self._positions: dict[ShardKey, Position | None] = {}
         self._broken = False
+        self.disk.keep_spare = _SPARE
         self.sweep(beat)
 
     def sweep(self, beat: Callable[[], None] = nothing) -> int:
@@ -52,6 +56,8 @@ class LaneWriter(Lane):
         """Batches are this side's alone. Letters are written beside it at any time: a young one is about to be named."""
         try:
             if entry.stat().st_mtime < time.time() - _YOUNG:
+                return True
+            if is_spare(Path(entry.path)):
                 return True
             kind = body.kind_of(Path(entry.path))
         except OSError:
