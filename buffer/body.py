@@ -76,14 +76,14 @@ def unpack(data: bytes) -> Body:
     return _take_apart(data, kind, sequence, time, meta_size)
 
 
-def kind_of(path: Path) -> int | None:
-    """What a file says that it holds; None where it is not even a head of ours. Nothing is checked."""
+def head_of(path: Path) -> tuple[int, int] | None:
+    """The kind and the sequence number that a file says; None where it is not even a head of ours. Nothing is checked."""
     with path.open("rb") as file:
         head = file.read(HEAD.size)
     if len(head) < HEAD.size or not head.startswith(MAGIC):
         return None
-    kind: int = HEAD.unpack(head)[2]
-    return kind
+    _magic, _version, kind, sequence, *_ = HEAD.unpack(head)
+    return kind, sequence
 
 
 def described(data: bytes) -> list[dict[str, Any]]:

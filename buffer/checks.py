@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 from buffer import outside
@@ -11,6 +12,7 @@ from buffer.database import sync_directory
 from buffer.disk import has_bodies, write_all
 from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
 from buffer.lane import refuse_half_made
+from buffer.positions import COLUMNS, of_row
 from buffer.settings import SpoolSettings
 
 FORMAT = "1"
@@ -85,5 +87,22 @@ def check_index(lane: Path) -> None:
         return
     with outside.connection(lane) as db:
         found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)
-    if found[0] != "ok":
-        raise SpoolDamaged(f"quick_check: {found[0]}")
+        if found[0] != "ok":
+            raise SpoolDamaged(f"quick_check: {found[0]}")
+        if db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'memo'").fetchone():
+            _check_rows(db)
+
+
+def _check_rows(db: sqlite3.Connection) -> None:
+    """What a flipped bit can do to rows that quick_check finds well formed."""
+    db.execute("BEGIN")  # one view of both: a sender may be at work
+    for row in db.execute(f"SELECT {COLUMNS} FROM position").fetchall():
+        of_row(*row)
+    counted = dict(db.execute("SELECT name, value FROM counter WHERE name IN ('waiting_batches', 'waiting_groups')"))
+    there = db.execute("SELECT count(*), coalesce(sum(groups), 0) FROM batch").fetchone()
+    for table in ("batch", "dead"):
+        if db.execute(f"SELECT 1 FROM {table} NOT INDEXED WHERE file NOT IN (SELECT filename FROM Cache) LIMIT 1").fetchone():
+            raise SpoolDamaged(f"a row of {table} names a file that the index does not know")
+    db.execute("COMMIT")
+    if there != (counted.get("waiting_batches", 0), counted.get("waiting_groups", 0)):
+        raise SpoolDamaged(f"the index counts {counted} and holds {there}")

@@ -20,7 +20,7 @@ import diskcache
 from buffer.disk import FOLDER, DurableDisk
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolTooNew, SpoolUnusable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch(
     id INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, bytes INTEGER NOT NULL, groups INTEGER NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS held(
     project TEXT, logstore TEXT, shard INTEGER, begin INTEGER, batch INTEGER,
     PRIMARY KEY(project, logstore, shard, begin, batch)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS position(
-    key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, put INTEGER, checkpoint INTEGER) WITHOUT ROWID;
+    key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, put INTEGER, checkpoint INTEGER, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counter(
     name TEXT, label TEXT, value INTEGER NOT NULL, PRIMARY KEY(name, label)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead(
@@ -185,7 +185,8 @@ def _create(path: Path, mode: str) -> None:
                 f"{path} has schema {version}, this program knows {SCHEMA_VERSION}", "install the newer version"
             )
         if version < SCHEMA_VERSION:
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            older = "ALTER TABLE position ADD COLUMN crc INTEGER;" if version == 1 else ""
+            connection.executescript(f"BEGIN; {SCHEMA} {older} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     finally:
         connection.close()
     if fresh:
@@ -213,6 +214,8 @@ def classify(error: BaseException, what: str) -> SpoolError:
     """What the caller can do about it."""
     if isinstance(error, SpoolError):
         return error
+    if isinstance(error, UnicodeDecodeError):
+        return SpoolDamaged(f"{what} holds text that is none", "it is rebuilt from the bodies at the next start")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     number = getattr(error, "errno", 0)
     if code == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:

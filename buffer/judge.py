@@ -23,6 +23,13 @@ def judge(pull: Pull, position: Position | None) -> Answer:
     return Answer(Outcome.STORED, pull.next) if pull.first else Answer(Outcome.GAP, at)
 
 
+def is_behind(pull: Pull, position: Position | None) -> bool:
+    """Whether a batch that the index does not know holds nothing new in this pull."""
+    if position is None or position.epoch != pull.epoch:
+        return position is not None and position.epoch > pull.epoch
+    return position.put is not None and pull.begin < position.put
+
+
 def after(pull: Pull, position: Position | None) -> Position:
     """The position once the pull is stored."""
     checkpoint = position.checkpoint if position is not None and position.epoch == pull.epoch else None

@@ -29,7 +29,6 @@ from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
 from buffer.lean import structlog
 from buffer.proof import Proof, is_of_the_disk
 from buffer.settings import SpoolSettings
-from buffer.values import Position, ShardKey
 
 log = structlog.get_logger()
 #: Beside an index that is being made again.
@@ -40,11 +39,6 @@ ADOPTED = "adopted"
 
 def nothing() -> None:
     """For those who need no heartbeat."""
-
-
-def key_text(key: ShardKey) -> str:
-    """A position's key as it stands in the index."""
-    return orjson.dumps([key.project, key.logstore, key.group, key.query, key.shard, key.created]).decode()
 
 
 class Lane:
@@ -103,6 +97,11 @@ class Lane:
         self._bell.ring()
 
     @property
+    def cache(self) -> diskcache.Cache:
+        """Of diskcache's, for the row of a file."""
+        return self._cache
+
+    @property
     def disk(self) -> DurableDisk:
         disk: DurableDisk = self._cache.disk
         return disk
@@ -115,7 +114,7 @@ class Lane:
                 self._prove()
             with transact(self._cache) as sql:
                 yield sql
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self._doubtful = self._doubtful or is_of_the_disk(error)
             raise classify(error, what) from error
 
@@ -126,7 +125,7 @@ class Lane:
     def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             rows: list[tuple[Any, ...]] = self._cache._sql(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise classify(error, f"the index of lane {self.directory.name}") from error
         return rows
 
@@ -216,14 +215,6 @@ def lowest_begins(described: Sequence[dict[str, Any]]) -> dict[tuple[str, str, i
         name = (project, logstore, shard)
         lowest[name] = min(one["begin"], lowest.get(name, one["begin"]))
     return lowest
-
-
-def save_position(sql: Callable[..., sqlite3.Cursor], key: ShardKey, position: Position) -> None:
-    """Write a position's row."""
-    sql(
-        "INSERT OR REPLACE INTO position(key, epoch, put, checkpoint) VALUES (?, ?, ?, ?)",
-        (key_text(key), position.epoch, position.put, position.checkpoint),
-    )
 
 
 def remove_batch(sql: Callable[..., sqlite3.Cursor], number: int, described: Sequence[dict[str, Any]]) -> None:

@@ -38,12 +38,13 @@ class Letters(Lane):
 
     def _letters(self, where: str, *values: object, max_bytes: int = 1 << 40) -> list[DeadLetter]:
         rows = self.rows(
-            "SELECT file, place, state, hold, time, tries, status, code, text, bytes FROM dead WHERE " + where, *values
+            "SELECT sls_id, file, place, state, hold, time, tries, status, code, text, bytes FROM dead WHERE " + where,
+            *values,
         )
         loaded: dict[str, body.Body | None] = {}
         found: list[DeadLetter] = []
         size = 0
-        for file, place, state, hold, when, tries, status, code, text, length in rows:
+        for sls_id, file, place, state, hold, when, tries, status, code, text, length in rows:
             if found and size + length > max_bytes:
                 break
             if file not in loaded:
@@ -52,6 +53,8 @@ class Letters(Lane):
             if holder is None:
                 continue
             letter = body.restore_letter(holder.meta[place], holder.payloads[place])
+            if letter.sls_id != sls_id:
+                self._correct(letter.sls_id, file, place)
             found.append(
                 dataclasses.replace(
                     letter, state=state, hold=hold, time=when, tries=tries, status=status, code=code, text=text
@@ -59,6 +62,12 @@ class Letters(Lane):
             )
             size += length
         return found
+
+    def _correct(self, sls_id: str, file: str, place: int) -> None:
+        """A bit of the index was turned over: the file says which letter it is."""
+        log.error("a dead letter's id in the index was wrong", lane=self.directory.name, sls_id=sls_id)
+        with self.transaction("a dead letter's id") as sql:
+            sql("UPDATE dead SET sls_id = ? WHERE file = ? AND place = ?", (sls_id, file, place))
 
     def _load_letters(self, file: str) -> body.Body | None:
         try:
@@ -142,6 +151,7 @@ class Letters(Lane):
             return []
         known = [d.sls_id for d in buried if sql("SELECT 1 FROM dead WHERE sls_id = ?", (d.sls_id,)).fetchone()]
         _count, empty = states.apply(sql, [{"gone": known}])
+        add(sql, "dead_purged", len(known))  # they are counted as buried once more
         self._forget(sql, empty)
         self._name(sql, "dead", stored)
         insert_letters(sql, stored[2], [body.describe_letter(letter) for letter in buried])

@@ -21,6 +21,7 @@ from buffer import body
 from buffer.database import classify
 from buffer.errors import SpoolError, SpoolUnusable
 from buffer.judge import merge
+from buffer.positions import COLUMNS, key_of, key_text, of_row
 from buffer.values import DeadLetter, Position, Pull, ShardKey
 
 ROWS = 1000
@@ -69,11 +70,11 @@ def connection(lane: Path) -> Iterator[sqlite3.Connection | None]:
         return
     try:
         found = _connect(path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     try:
         yield found
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     finally:
         found.close()
@@ -234,14 +235,14 @@ def _readable(path: Path, damaged: Callable[[str], None]) -> body.Body | None:
     return None
 
 
-_DEAD = "SELECT id, sls_id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
+_DEAD = "SELECT id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
 
 
 def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple[str, DeadLetter]]:
     """(lane, letter) for every dead letter; `damaged` is told of those that cannot be read, and why."""
     for directory in lane_directories(spool):
         opened, loaded = "", None  # letters of one file follow each other: what is parked may be thousands in one
-        for _, sls_id, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
+        for _, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
             if file != opened:
                 opened, loaded = file, _readable(directory / file, damaged)
             if loaded is None:
@@ -256,8 +257,7 @@ def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple
                 "text": text,
             }
             found = body.restore_letter(loaded.meta[place] | now, loaded.payloads[place])
-            if found.sls_id == sls_id:
-                yield directory.name, found
+            yield directory.name, found
 
 
 def _own_lanes(spool: Path, spool_id: str) -> Iterator[Path]:
@@ -269,17 +269,12 @@ def _own_lanes(spool: Path, spool_id: str) -> Iterator[Path]:
 
 def find_position(spool: Path, spool_id: str, key: ShardKey) -> Position | None:
     """Over this spool's own lanes: highest epoch, and its highest put and checkpoint."""
-    from buffer.lane import key_text
-
     found = []
     for lane in _own_lanes(spool, spool_id):
         with connection(lane) as db:
-            row = (
-                db
-                and db.execute("SELECT epoch, put, checkpoint FROM position WHERE key = ?", (key_text(key),)).fetchone()
-            )
+            row = db and db.execute(f"SELECT {COLUMNS} FROM position WHERE key = ?", (key_text(key),)).fetchone()
         if row:
-            found.append(Position(*row))
+            found.append(of_row(*row))
     return merge(found)
 
 
@@ -288,11 +283,11 @@ def group_positions(spool: Path, spool_id: str, project: str, logstore: str, gro
     found: dict[ShardKey, list[Position]] = {}
     for lane in _own_lanes(spool, spool_id):
         with connection(lane) as db:
-            rows = db.execute("SELECT key, epoch, put, checkpoint FROM position").fetchall() if db else []
-        for text, *position in rows:
-            key = ShardKey(*orjson.loads(text))
+            rows = db.execute(f"SELECT {COLUMNS} FROM position").fetchall() if db else []
+        for row in rows:
+            key = key_of(row[0])
             if (key.project, key.logstore, key.group) == (project, logstore, group):
-                found.setdefault(key, []).append(Position(*position))
+                found.setdefault(key, []).append(of_row(*row))
     return {key: position for key, positions in found.items() if (position := merge(positions)) is not None}
 
 

@@ -19,9 +19,10 @@ from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import SPARE
 from buffer.errors import SpoolDamaged
-from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, save_position, take_lock
+from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, take_lock
 from buffer.lean import structlog
 from buffer.letters import insert_letters
+from buffer.positions import key_of, save_position
 from buffer.values import Position, ShardKey
 
 log = structlog.get_logger()
@@ -66,8 +67,6 @@ def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Sha
 
 def known_epochs(spool: Path) -> dict[ShardKey, int]:
     """The highest epoch of each key in the lanes whose index can be read."""
-    import orjson
-
     found: dict[ShardKey, int] = {}
     for lane in outside.lane_directories(spool):
         try:
@@ -75,10 +74,10 @@ def known_epochs(spool: Path) -> dict[ShardKey, int]:
             with outside.connection(lane) as db:
                 made = db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'position'").fetchone()
                 rows = db.execute("SELECT key, epoch FROM position").fetchall() if db and made else []
+            keys = [(key_of(text), epoch) for text, epoch in rows]
         except SpoolDamaged:
             continue
-        for text, epoch in rows:
-            key = ShardKey(*orjson.loads(text))
+        for key, epoch in keys:
             found[key] = max(epoch, found.get(key, 0))
     return found
 
@@ -87,13 +86,18 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
     """Batches in any order; then letters and their states in the order in which they were written."""
     epochs: dict[ShardKey, int] = {}
     later: list[tuple[int, str]] = []
+    sequences: set[int] = set()
     batches = letters = 0
     names = [entry.name for entry in os.scandir(lane / "v")]
     for start in range(0, len(names), _STEP):
         beat()
         with transact(cache) as sql:
             for name, found in _sound(lane, names[start : start + _STEP], sql):
-                if found.kind == body.BATCH:
+                if found.kind == body.BATCH and found.sequence in sequences:
+                    why = f"another file says too that it is batch {found.sequence}"
+                    _set_aside(lane, lane / "v" / name, why, found.meta, sql)
+                elif found.kind == body.BATCH:
+                    sequences.add(found.sequence)
                     insert_batch(
                         sql, cache, found.sequence, found.time, f"v/{name}", found.size, 2, found.meta
                     )  # fmt: skip
@@ -109,15 +113,16 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
         beat()
         with transact(cache) as sql:
             for name, found in _sound(lane, [name for _, name in later[start : start + _STEP]], sql):
-                letters += _insert_later(sql, cache, name, found)
+                letters += insert_later(sql, cache, name, found)
     if later:
         with transact(cache) as sql:
-            _drop_empty(sql)
+            drop_empty(sql)
             sql("INSERT OR REPLACE INTO counter VALUES ('letters_sequence', '', ?)", (later[-1][0],))
     return batches, letters, epochs
 
 
-def _insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body.Body) -> int:
+def insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body.Body) -> int:
+    """A file of letters, or of what became of them; in the order of their sequence numbers. How many letters."""
     file = f"v/{name}"
     stored = (found.size, 2, file, None)
     if found.kind == body.STATES:
@@ -134,7 +139,7 @@ def _insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: bod
     return len(ids)
 
 
-def _drop_empty(sql: states.Sql) -> None:
+def drop_empty(sql: states.Sql) -> None:
     """Files all of whose letters are gone: a crash came before their unlink. The sweep removes the files themselves."""
     rows = sql(
         "SELECT filename, size FROM Cache WHERE key >= 'dead-' AND key < 'dead.'"

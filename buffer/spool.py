@@ -98,8 +98,8 @@ class Spool:
             raise
         return spool
 
-    def recover(self, consumers: int, beat: Callable[[], None] = nothing) -> list[Fault]:
-        """Sweep the lanes without a consumer, rebuild damaged indexes. The consumers are stopped."""
+    def recover(self, beat: Callable[[], None] = nothing) -> list[Fault]:
+        """Sweep every lane, rebuild damaged indexes. Nobody is at work: so letters without a row can be told from new ones."""
         faults = []
         for directory in outside.lane_directories(self.directory, adopted=True):
             if (directory / ADOPTED).exists():
@@ -107,11 +107,9 @@ class Spool:
                 faults.append(Fault(directory.name, "emptied: another spool has taken over what was in it"))
         for directory in outside.lane_directories(self.directory):
             beat()
-            mine = directory.name.startswith(f"{self.id}-") and directory.name.rsplit("-", 1)[1].isdigit()
             try:
                 check_index(directory)
-                if not (mine and int(directory.name.rsplit("-", 1)[1]) < consumers):
-                    LaneWriter.open(directory, self.settings, beat=beat).close()
+                LaneWriter.open(directory, self.settings, beat=beat).close()
             except SpoolLocked:
                 continue
             except (SpoolDamaged, sqlite3.DatabaseError) as error:

@@ -6,25 +6,25 @@ that failed the lane believes nothing until it has proved itself.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from buffer import body
+from diskcache.core import MODE_BINARY
+
+from buffer import body, positions
 from buffer.database import classify
-from buffer.disk import is_spare
-from buffer.errors import SpoolBroken, SpoolError, SpoolFull, SpoolLocked
-from buffer.judge import judge_all
-from buffer.lane import Lane, add, insert_batch, key_text, nothing, save_position, take_lock
+from buffer.errors import SpoolBroken, SpoolDamaged, SpoolError, SpoolFull
+from buffer.judge import after, is_behind, judge_all
+from buffer.lane import Lane, add, insert_batch
+from buffer.lean import structlog
+from buffer.sweep import last_sequence, sweep
 from buffer.values import Answer, Position, Pull, ShardKey
 
+log = structlog.get_logger()
 #: Files made at once, so that a put flushes its file and its row, and a name only now and then.
 _SPARE = 16
-#: Seconds in which a file of letters finds its row, or never.
-_YOUNG = 60
 
 
 class LaneWriter(Lane):
@@ -36,41 +36,33 @@ class LaneWriter(Lane):
         self._positions: dict[ShardKey, Position | None] = {}
         self._broken = False
         self.disk.keep_spare = _SPARE
-        self.sweep(beat)
+        sweep(self, self.take_in, beat)
 
-    def sweep(self, beat: Callable[[], None] = nothing) -> int:
-        """Remove files that no row names: what a crash left between writing and committing. How many."""
-        there = sum(1 for _ in os.scandir(self.directory / "v"))
-        if there == self.rows("SELECT count(*) FROM Cache")[0][0]:
-            return 0
-        named = {row[0] for row in self.rows("SELECT filename FROM Cache")}
-        removed = 0
-        for entry in os.scandir(self.directory / "v"):
-            beat()
-            if f"v/{entry.name}" not in named and self._abandoned(entry):
-                self.disk.remove(f"v/{entry.name}")
-                removed += 1
-        return removed
-
-    def _abandoned(self, entry: os.DirEntry[str]) -> bool:
-        """Batches are this side's alone. Letters are written beside it at any time: a young one is about to be named."""
+    def take_in(self, name: str) -> bool:
+        """Name the batch in that file, unless it is torn or holds nothing new; whether it did."""
         try:
-            if entry.stat().st_mtime < time.time() - _YOUNG:
-                return True
-            if is_spare(Path(entry.path)):
-                return True
-            kind = body.kind_of(Path(entry.path))
-        except OSError:
-            return False  # gone meanwhile, or not to be judged now
-        return kind == body.BATCH or (kind is None and not self._reader_alive())
-
-    def _reader_alive(self) -> bool:
-        try:
-            lock = take_lock(self.directory / "reader.lock")
-        except SpoolLocked:
-            return True
-        os.close(lock)
-        return False
+            loaded = body.unpack(self.disk.load(f"v/{name}"))
+        except SpoolDamaged:
+            self.disk.remove(f"v/{name}")  # the put was cut short: SLS has it
+            return False
+        except OSError as error:
+            raise classify(error, f"{name} in lane {self.directory.name}") from error
+        pulls = [body.restore_pull(*one) for one in zip(loaded.meta, loaded.payloads, strict=True)]
+        changed: dict[ShardKey, Position] = {}
+        for pull in pulls:
+            known = changed.get(pull.key) or self.position(pull.key)
+            if not is_behind(pull, known):
+                changed[pull.key] = after(pull, known)
+        if not changed:
+            self.disk.remove(f"v/{name}")
+            return False
+        with self.transaction(f"a batch in lane {self.directory.name}") as sql:
+            self._insert(sql, loaded.sequence, loaded.time, f"v/{name}", loaded.size, MODE_BINARY, pulls, loaded.meta)
+            for key, position in changed.items():
+                positions.save_position(sql, key, position)
+        self._positions.update(changed)
+        log.warning("a batch that the index did not know is taken in", lane=self.directory.name, file=name)
+        return True
 
     def put(self, pulls: Sequence[Pull]) -> list[Answer]:
         """Store what is new of them; returns when durable. On any error none is stored."""
@@ -108,7 +100,7 @@ class LaneWriter(Lane):
             with self.transaction(what) as sql:
                 self._insert(sql, sequence, now, file, size, mode, stored, described)
                 for key, position in changed.items():
-                    save_position(sql, key, position)
+                    positions.save_position(sql, key, position)
                 committing = True
         except SpoolError:
             self._failed(file, committing)
@@ -117,8 +109,7 @@ class LaneWriter(Lane):
         self._bell.ring()
 
     def _next_sequence(self) -> int:
-        last = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'batch'")
-        self._sequence = max(getattr(self, "_sequence", 0), last[0][0] if last else 0) + 1
+        self._sequence = max(getattr(self, "_sequence", 0), last_sequence(self)) + 1
         return self._sequence
 
     def _insert(
@@ -150,15 +141,15 @@ class LaneWriter(Lane):
     def position(self, key: ShardKey) -> Position | None:
         """Of this lane."""
         if key not in self._positions:
-            found = self.rows("SELECT epoch, put, checkpoint FROM position WHERE key = ?", key_text(key))
-            self._positions[key] = Position(*found[0]) if found else None
+            found = self.rows(f"SELECT {positions.COLUMNS} FROM position WHERE key = ?", positions.key_text(key))
+            self._positions[key] = positions.of_row(*found[0]) if found else None
         return self._positions[key]
 
     def start_epoch(self, key: ShardKey, epoch: int, checkpoint: int | None) -> None:
         """A new epoch without P: what comes next is stored whatever was put before."""
         position = Position(epoch, None, checkpoint)
         with self.transaction("a new epoch") as sql:
-            save_position(sql, key, position)
+            positions.save_position(sql, key, position)
         self._positions[key] = position
 
     def note_checkpoints(self, rows: Mapping[ShardKey, tuple[int, int]]) -> None:
@@ -173,7 +164,7 @@ class LaneWriter(Lane):
         if changed:
             with self.transaction("checkpoints") as sql:
                 for key, position in changed.items():
-                    save_position(sql, key, position)
+                    positions.save_position(sql, key, position)
             self._positions.update(changed)
 
     def skip_lost(self, key: ShardKey, epoch: int, cursor: int, source: str, groups: int) -> None:
@@ -182,7 +173,7 @@ class LaneWriter(Lane):
         checkpoint = known.checkpoint if known is not None and known.epoch == epoch else None
         position = Position(epoch, cursor, checkpoint)
         with self.transaction("a count") as sql:
-            save_position(sql, key, position)
+            positions.save_position(sql, key, position)
             add(sql, "lost_to_retention_groups", groups, source)
         self._positions[key] = position
 

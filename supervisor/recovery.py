@@ -33,13 +33,13 @@ class Recovery:
         self.wanted = False
         """A child's lane is damaged: nobody is started until it is rebuilt."""
 
-    def run(self, consumers: int) -> bool:
+    def run(self) -> bool:
         """Sweep and rebuild. False: it was cut short. Raises SpoolError."""
         self.wanted = False
         self._told_at = 0.0
         try:
             self._beat()
-            for fault in self._spool.recover(consumers, self._beat):
+            for fault in self._spool.recover(self._beat):
                 log.error("recovered", lane=fault.lane, what=fault.what)
         except Interrupted:
             log.warning("asked to stop while looking through the spool")

@@ -26,7 +26,7 @@ def run_one(settings: Settings, kind: str, slot: int, *, once: bool) -> int:
     except SpoolError as error:
         return refuse(error)
     try:
-        spool.recover(settings.supervisor.workers)
+        spool.recover()
         return _main(kind)(_context(settings, spool, kind, slot, once=once))
     except SpoolError as error:
         return refuse(error)

@@ -84,7 +84,7 @@ class Supervisor:
         name_process("sls-siem: supervisor")
         self._processes.prepare()
         try:
-            self._recovery.run(self.settings.supervisor.workers)
+            self._recovery.run()
             while not (self._stopping and all(c.pid == 0 for c in self.children)):
                 self._turn()
         finally:
@@ -273,7 +273,7 @@ class Supervisor:
                 self._terminate(child, deadline, come_back=child.wanted)
 
     def _recover(self) -> None:
-        self._recovery.run(self.settings.supervisor.workers)
+        self._recovery.run()
         for child in self.children:
             child.start_at, child.failures = 0.0, 0
 

@@ -176,7 +176,7 @@ def rebuild(house: House) -> Iterator[Act]:
 
     def act() -> None:
         spool = Spool.open(house.settings)
-        spool.recover(1)
+        spool.recover()
         spool.close()
 
     yield act
@@ -201,7 +201,7 @@ def come_home(house: House) -> Iterator[Act]:
 
     def open_again() -> None:
         spool = Spool.open(house.settings)
-        spool.recover(1)
+        spool.recover()
         spool.close()
 
     yield open_again
@@ -260,8 +260,8 @@ def _adopted(directory: Path, marks: list[str]) -> list[str]:
     promised = promise.promised(marks)
     theirs, ours = Spool.open(settings(directory / "spool")), Spool.open(settings(directory / "ours"))
     try:
-        theirs.recover(1)
-        found = [str(fault) for fault in ours.recover(1)]
+        theirs.recover()
+        found = [str(fault) for fault in ours.recover()]
         lane = lane_directory(theirs.directory, theirs.id, 0)
         reader = LaneReader.open(ours.directory / "lanes" / lane.name, ours.settings)
         found += promise.batches(reader, promised) + promise.letters(ours.directory, promised)

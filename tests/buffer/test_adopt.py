@@ -112,8 +112,8 @@ def test_the_host_that_comes_back_sends_nothing_twice_and_keeps_its_positions(ou
     with pytest.raises(SpoolUnusable, match="adopted"):
         LaneReader.open(lane, theirs.settings)
     back = Spool.open(theirs.settings)
-    assert sorted(f.lane for f in back.recover(2)) == [f"{theirs.id}-0", f"{theirs.id}-1"]
-    assert back.recover(2) == []
+    assert sorted(f.lane for f in back.recover()) == [f"{theirs.id}-0", f"{theirs.id}-1"]
+    assert back.recover() == []
     assert files(lane) == 0
     assert not (lane / ADOPTED).exists()
     writer = LaneWriter.open(lane, back.settings)
@@ -178,7 +178,7 @@ def test_damage_costs_what_is_damaged(ours: Spool, theirs: Spool, harm: str) -> 
     reader.close()
     assert len(letters(ours)) == 6
     back = Spool.open(theirs.settings)
-    back.recover(2)
+    back.recover()
     back.close()
     assert waiting(theirs) == {}
 

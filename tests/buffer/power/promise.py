@@ -140,7 +140,7 @@ def faults(
         return []
     spool = Spool.open(settings)
     try:
-        found = [f"recover: {fault}" for fault in spool.recover(consumers=1) if not rebuilt]
+        found = [f"recover: {fault}" for fault in spool.recover() if not rebuilt]
         _take_over(settings, mounted / "other")
         lane = lane_directory(spool.directory, spool.id, 0)
         if not lane.exists() and not promise.waiting:

@@ -1,0 +1,84 @@
+"""A file system that is full to the last byte, by somebody else's doing, while Splunk is away; and the whole tree killed on it.
+
+The witness is the file system (no byte is left) and the emulators' own records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.buffer.power.machine import MIB, loop_mount, run
+from tests.buffer.test_power import need_loop_and_fuse
+from tests.end_to_end.house import House
+from tests.waiting import poll
+
+SIZE = 320 * MIB
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    need_loop_and_fuse()
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    run("mkfs.ext4", "-q", "-F", "-m", "0", image)
+    with loop_mount(image, "ext4", tmp_path / "disk") as mounted:
+        yield mounted
+
+
+def fill(path: Path) -> None:
+    """All that is left, down to single blocks; not a byte more can be written by anybody."""
+    with path.open("ab", buffering=0) as file:
+        for size in (MIB, 4096, 512):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.fsync(file.fileno()) if file.write(bytes(size)) < size else None
+
+
+def free(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["wal", "truncate"])
+def test_the_backlog_drains_on_a_full_disk_also_after_a_kill(mode: str, tmp_path: Path, disk: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "spool").symlink_to(disk)
+    with House(
+        tmp_path / "work", shards=4, consumers=2, senders=2, sls_options=("--fill", "60MB"),
+        variables={"SLS_SIEM_JOURNAL_MODE": mode},
+    ) as house:  # fmt: skip
+        house.config.write_text(house.settings().replace('min_free_bytes = "64MiB"', 'min_free_bytes = "16MiB"'))
+        house.hec.post("outage", on=True)
+        house.start()
+        poll(lambda: house.status().get("spool", {}).get("groups", 0) > 100, "a backlog", 60)
+        others = disk / "somebody-else's"
+        fill(others)
+        poll(lambda: not (disk / "ballast").exists(), "the ballast is given up", 60)
+        poll(lambda: house.status()["spool"]["level"] == 1, "pulling stops", 60)
+        fill(others)
+        assert free(disk) == 0, "the ballast's room was taken too"
+        house.kill_tree()
+        assert free(disk) == 0
+        waiting = sum(1 for _ in disk.glob("lanes/*/v/*.val"))
+        assert waiting > 4
+        os.truncate(
+            others, others.stat().st_size - 8 * MIB
+        )  # somebody gives back a little: less than pulling would need
+        house.start()
+        poll(lambda: house.status().get("spool", {}).get("level") == 1, "it runs, pulling is stopped", 60)
+        house.hec.post("outage", on=False)
+        poll(lambda: house.status()["spool"]["batches"] == 0, f"it drains; {house.tail()}", 90, 0.1)
+        assert not (disk / "ballast").exists() or free(disk) > 0
+        house.sls.post("append", shard=0, logs=200)
+        others.unlink()
+        house.wait_delivered()
+        poll((disk / "ballast").exists, "the ballast is back", 60)
+        assert house.stop() == 0
+        assert set(house.delivered()) == house.expected()
