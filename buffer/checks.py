@@ -7,6 +7,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+import orjson
+
 from buffer import outside
 from buffer.database import sync_directory
 from buffer.disk import has_bodies, write_all
@@ -90,7 +92,10 @@ def check_index(lane: Path) -> None:
         if found[0] != "ok":
             raise SpoolDamaged(f"quick_check: {found[0]}")
         if db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'memo'").fetchone():
-            _check_rows(db)
+            try:
+                _check_rows(db)
+            except (ValueError, TypeError) as error:
+                raise SpoolDamaged(f"the index holds a row that cannot be read: {error}") from error
 
 
 def _check_rows(db: sqlite3.Connection) -> None:
@@ -101,8 +106,14 @@ def _check_rows(db: sqlite3.Connection) -> None:
     counted = dict(db.execute("SELECT name, value FROM counter WHERE name IN ('waiting_batches', 'waiting_groups')"))
     there = db.execute("SELECT count(*), coalesce(sum(groups), 0) FROM batch").fetchone()
     for table in ("batch", "dead"):
-        if db.execute(f"SELECT 1 FROM {table} NOT INDEXED WHERE file NOT IN (SELECT filename FROM Cache) LIMIT 1").fetchone():
+        if db.execute(
+            f"SELECT 1 FROM {table} NOT INDEXED WHERE file NOT IN (SELECT filename FROM Cache) LIMIT 1"
+        ).fetchone():
             raise SpoolDamaged(f"a row of {table} names a file that the index does not know")
+    for (pulls,) in db.execute("SELECT pulls FROM batch"):
+        orjson.loads(pulls)
+    db.execute("SELECT sls_id, file, place, state, hold, time, tries, status, code, text, bytes FROM dead LIMIT 0")
+    db.execute("SELECT project, logstore, shard, begin, batch FROM held LIMIT 0")
     db.execute("COMMIT")
     if there != (counted.get("waiting_batches", 0), counted.get("waiting_groups", 0)):
         raise SpoolDamaged(f"the index counts {counted} and holds {there}")

@@ -124,6 +124,8 @@ def open_cache(directory: Path) -> diskcache.Cache:
         except (sqlite3.Error, OSError, diskcache.Timeout) as error:
             if not _is_busy(error) or time.monotonic() > end:
                 raise classify(error, f"the index of lane {directory.name}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SpoolDamaged(f"diskcache cannot read its settings in lane {directory.name}: {error}") from error
         time.sleep(0.05)
 
 
@@ -214,12 +216,13 @@ def classify(error: BaseException, what: str) -> SpoolError:
     """What the caller can do about it."""
     if isinstance(error, SpoolError):
         return error
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error):
         return SpoolDamaged(f"{what} holds text that is none", "it is rebuilt from the bodies at the next start")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     number = getattr(error, "errno", 0)
     if code == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return SpoolFull(f"no room for {what}", "free disk space; consumers try again by themselves")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    # SQLITE_ERROR is "no such column" and the like: our statements are right, so the schema on disk is not.
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
         return SpoolDamaged(f"{what} is damaged: {error}", "it is rebuilt from the bodies at the next start")
     return SpoolUnusable(f"{what}: {error}", "look at the disk: dmesg, permissions, mount options")

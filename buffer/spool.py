@@ -19,7 +19,7 @@ from buffer.lean import structlog
 from buffer.outside import LaneStats, find_position, group_positions, lowest_waiting_of
 from buffer.rebuild import known_epochs, rebuild
 from buffer.settings import SpoolSettings
-from buffer.writer import LaneWriter
+from buffer.writer import Sweeper
 
 __all__ = [
     "Fault",
@@ -109,7 +109,7 @@ class Spool:
             beat()
             try:
                 check_index(directory)
-                LaneWriter.open(directory, self.settings, beat=beat).close()
+                Sweeper.open(directory, self.settings, beat=beat).close()
             except SpoolLocked:
                 continue
             except (SpoolDamaged, sqlite3.DatabaseError) as error:

@@ -24,15 +24,16 @@ log = structlog.get_logger()
 _YOUNG = 60
 
 
-def sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None]) -> int:
+def sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None], *, both: bool) -> int:
     """Look at them all; `take_in` names a batch and says whether it was worth it. How many files went.
 
-    The caller has the writer's side. Raises SpoolDamaged where the index cannot be right.
+    The caller has the writer's side; `both`: take the other side's lock too, where it is free, and judge letters as well.
+    Raises SpoolDamaged where the index cannot be right.
     """
     there = sum(1 for _ in os.scandir(lane.directory / "v"))
     if there == lane.rows("SELECT count(*) FROM Cache")[0][0]:
         return 0
-    lock = _reader_lock(lane.directory)
+    lock = _reader_lock(lane.directory) if both else None
     try:
         return _sweep(lane, take_in, beat, alone=lock is not None)
     finally:

@@ -31,12 +31,13 @@ class LaneWriter(Lane):
     """The consumer's side."""
 
     lock_name = "writer.lock"
+    sweeps_both = False
 
     def _opened(self, beat: Callable[[], None]) -> None:
         self._positions: dict[ShardKey, Position | None] = {}
         self._broken = False
         self.disk.keep_spare = _SPARE
-        sweep(self, self.take_in, beat)
+        sweep(self, self.take_in, beat, both=self.sweeps_both)
 
     def take_in(self, name: str) -> bool:
         """Name the batch in that file, unless it is torn or holds nothing new; whether it did."""
@@ -181,3 +182,9 @@ class LaneWriter(Lane):
         """Seconds since the oldest waiting batch was put; 0 when none waits."""
         rows = self.rows("SELECT time FROM batch ORDER BY id LIMIT 1")
         return max(0.0, time.time() - rows[0][0]) if rows else 0.0
+
+
+class Sweeper(LaneWriter):
+    """Who opens a lane at start, before anybody is at work: so letters without a row can be told from new ones."""
+
+    sweeps_both = True

@@ -26,6 +26,9 @@ from buffer.writer import LaneWriter
 from tests.buffer.power import promise, workload
 from tests.buffer.stage import forked, settings
 
+#: The standard output as it was given; what logs print goes to the standard error.
+ANSWER = os.dup(1)
+
 
 def write(home: Path, seed: int) -> None:
     """Puts, re-pulls, checkpoints and new epochs, from where the lane is."""
@@ -110,11 +113,12 @@ def main(kills: int) -> None:
             "puts": sum(line.startswith("did put") for line in marks),
             "acks": sum(line.startswith("did ack") for line in marks),
         }  # fmt: skip
-        print(json.dumps(done))
+        os.write(ANSWER, json.dumps(done).encode())
     finally:
         shutil.rmtree(home)
 
 
 if __name__ == "__main__":
     os.environ["SLS_SIEM_JOURNAL_MODE"] = sys.argv[1]
+    os.dup2(2, 1)
     main(int(sys.argv[2]))

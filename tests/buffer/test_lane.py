@@ -255,7 +255,7 @@ def test_an_orphan_file_is_swept_and_a_named_one_is_kept(spool: Spool, lane: Pat
     writer.put([pull(10)])
     (lane / "v" / "orphan.val").write_bytes(b"x")
     writer.close()
-    LaneWriter.open(lane, spool.settings).close()
+    spool.recover()
     assert files(lane) == 1
 
 
@@ -474,6 +474,7 @@ class LaneModel(RuleBasedStateMachine):
         shutil.rmtree(self.lane)
         left.rename(self.lane)
         (self.lane / "v" / "half.val").write_bytes(b"what a put left behind")
+        self.spool.recover()
         self.open()
         assert not (self.lane / "v" / "half.val").exists()
 

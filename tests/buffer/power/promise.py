@@ -63,11 +63,12 @@ def _ack(promise: Promise, did: bool, words: list[str]) -> None:
         promise.dead[sls_id] = {state} if did else {state, ""}
 
 
+#  A letter whose burial failed ("" among its states) may come to light at the next start as it was buried.
 def _release(promise: Promise, did: bool, words: list[str]) -> None:
     del words
     for states in promise.dead.values():
         for state in [s for s in states if s.startswith("parked:")]:
-            if did:
+            if did and "" not in states:
                 states.discard(state)
             states.add(state.replace("parked", "due"))
 
@@ -76,7 +77,7 @@ def _replay(promise: Promise, did: bool, words: list[str]) -> None:
     del words
     for states in promise.dead.values():
         for state in [s for s in states if s.startswith("dead:")]:
-            if did:
+            if did and "" not in states:
                 states.discard(state)
             states.add(state.replace("dead", "due"))
 
@@ -85,7 +86,7 @@ def _purge(promise: Promise, did: bool, words: list[str]) -> None:
     del words
     for states in promise.dead.values():
         for state in [s for s in states if s.startswith("dead:")]:
-            if did:
+            if did and "" not in states:
                 states.discard(state)
             states.add("")
 
