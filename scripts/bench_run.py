@@ -12,6 +12,7 @@ memory    PSS of 8 + 8 children, idle, loaded, with a backlog
 start     start-up times, CPU and memory of an idle house with 64 shards
 encode    the encoders against the SDK's walk and upb + orjson
 spool     a durable put against append + fdatasync of the same bytes
+backlog   a lane with 10 GB, and with a million batches, against an empty one
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ PARTS = {
     "start": "scripts.bench_start",
     "encode": "scripts.bench_encode",
     "spool": "scripts.bench_spool",
+    "backlog": "scripts.bench_backlog",
 }
 
 
@@ -48,6 +50,8 @@ def main() -> None:
     )
     parser.add_argument("--megabytes", type=int, default=1024, help="raw, for the parts that move much (default 1024)")
     parser.add_argument("--rounds", type=int, default=3, help="repeats of what is short (default 3)")
+    parser.add_argument("--gigabytes", type=int, default=10, help="of backlog (default 10)")
+    parser.add_argument("--batches", type=int, default=1_000_000, help="of backlog (default a million)")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -55,7 +59,7 @@ def main() -> None:
     os.environ.setdefault("TMPDIR", "/var/tmp")
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="sls-siem-bench-", dir=os.environ["TMPDIR"]) as directory:
-        given = Given(Path(directory), asked.megabytes, asked.rounds)
+        given = Given(Path(directory), asked.megabytes, asked.gigabytes, asked.batches, asked.rounds)
         for part in asked.parts:
             work = given.work / part
             work.mkdir()

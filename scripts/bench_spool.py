@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,52 @@ def run(given: Given) -> list[Figure]:
                 what = f"durable put of 1 MiB, {mode}, one pull waiting"
                 figures.append(Figure(what, ratio, "of append + fdatasync", must, aim))
     table("A durable put (medians)", HEAD, rows)
+    lanes = [
+        (mode, count, *side_by_side(mode, count, given.work)) for mode in ("wal", "truncate") for count in (1, 2, 4)
+    ]
+    table(
+        "Lanes side by side, 1 MiB a put, four pulls waiting",
+        ("journal", "lanes", "put MB/s", "append + fdatasync MB/s, as many files", "ratio"),
+        [(mode, count, f"{put:.0f}", f"{append:.0f}", f"**{put / append:.2f}**") for mode, count, put, append in lanes],
+    )
+    for mode, count, put, append in lanes:
+        if count == 1:
+            what = f"durable put of 4 × 1 MiB, {mode}, four pulls waiting"
+            figures.append(Figure(what, put / append, "of append + fdatasync", 0.8, 0.95))
     return figures
+
+
+def side_by_side(mode: str, count: int, work: Path) -> tuple[float, float]:
+    """MB/s of that many lanes at once, and of as many files that are appended to and flushed."""
+    os.environ["SLS_SIEM_JOURNAL_MODE"] = mode
+    settings = SpoolSettings(directory=work / f"side-{mode}-{count}", min_free_bytes=1 << 20, max_bytes=1 << 40)
+    held = Spool.open(settings)
+    lanes = [LaneWriter.open(lane_directory(held.directory, held.id, slot), settings) for slot in range(count)]
+    files = [
+        os.open(work / f"side-{mode}-{count}-{n}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for n in range(count)
+    ]
+    body, key, steps = os.urandom(1 << 20), ShardKey("p", "l", "g", "", 0, 1), 24
+
+    def puts(lane: LaneWriter) -> None:
+        for step in range(steps):
+            numbers = range(step * 4, step * 4 + 4)
+            lane.put([Pull(key, 1, "s", "lz4", 1 << 22, n, n + 1, 1, False, False, 1.0, 1.0, body) for n in numbers])
+
+    def appends(file: int) -> None:
+        for _ in range(steps):
+            os.writev(file, [body] * 4)
+            os.fdatasync(file)
+
+    with ThreadPoolExecutor(count) as pool:
+        put = timed(lambda: list(pool.map(puts, lanes)))
+        append = timed(lambda: list(pool.map(appends, files)))
+    for one in (*lanes, held):
+        one.close()
+    for file in files:
+        os.close(file)
+    del os.environ["SLS_SIEM_JOURNAL_MODE"]
+    moved = steps * 4 * count * len(body) / MB
+    return moved / put, moved / append
 
 
 def measure(mode: str, size: int, work: Path) -> tuple[float, list[str]]:

@@ -29,6 +29,10 @@ class Given:
     work: Path
     megabytes: int = 1024
     """Raw, for the parts that move much."""
+    gigabytes: int = 10
+    """Of backlog."""
+    batches: int = 1_000_000
+    """Of backlog, tiny ones."""
     rounds: int = 3
     """Repeats of what is short; the best or the median counts, as the table says."""
 
