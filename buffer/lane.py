@@ -194,17 +194,21 @@ def insert_batch(
     sql: Callable[..., sqlite3.Cursor], cache: diskcache.Cache, sequence: int, now: float, file: str, size: int,
     mode: int, described: Sequence[dict[str, Any]],
 ) -> None:  # fmt: skip
-    """The rows of a batch: diskcache's, ours, and the lowest cursor it holds of each shard."""
+    """The rows of a batch: diskcache's, ours, and the lowest cursor it holds of each shard. `count_waiting` goes with it."""
     cache._row_insert(f"batch-{sequence}", True, now, (None, None, size, mode, file, None))
     sql(
         "INSERT INTO batch(id, file, bytes, groups, time, pulls) VALUES (?, ?, ?, ?, ?, ?)",
         (sequence, file, size, sum(d["groups"] for d in described), now, orjson.dumps(described).decode()),
     )
-    add(sql, "waiting_groups", sum(d["groups"] for d in described))
-    add(sql, "waiting_batches", 1)
-    add(sql, "waiting_bytes", allocated(size))
     for shard, begin in lowest_begins(described).items():
         sql("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?)", (*shard, begin, sequence))
+
+
+def count_waiting(sql: Callable[..., sqlite3.Cursor], batches: int, groups: int, size: int) -> None:
+    """What waits is that much more; `size` in allocated bytes."""
+    add(sql, "waiting_batches", batches)
+    add(sql, "waiting_groups", groups)
+    add(sql, "waiting_bytes", size)
 
 
 def lowest_begins(described: Sequence[dict[str, Any]]) -> dict[tuple[str, str, int], int]:

@@ -19,7 +19,7 @@ from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import SPARE
 from buffer.errors import SpoolDamaged
-from buffer.lane import REBUILDING, add, insert_batch, name_file, refuse_half_made, take_lock
+from buffer.lane import REBUILDING, add, count_waiting, insert_batch, name_file, refuse_half_made, take_lock
 from buffer.lean import structlog
 from buffer.letters import insert_letters
 from buffer.positions import key_of, save_position
@@ -91,6 +91,7 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
     names = [entry.name for entry in os.scandir(lane / "v")]
     for start in range(0, len(names), _STEP):
         beat()
+        waiting: list[tuple[int, int]] = []
         with transact(cache) as sql:
             for name, found in _sound(lane, names[start : start + _STEP], sql):
                 if found.kind == body.BATCH and found.sequence in sequences:
@@ -101,13 +102,16 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
                     insert_batch(
                         sql, cache, found.sequence, found.time, f"v/{name}", found.size, 2, found.meta
                     )  # fmt: skip
-                    add(sql, "put", sum(d["groups"] for d in found.meta))
-                    batches += 1
+                    waiting.append((sum(d["groups"] for d in found.meta), allocated(found.size)))
                     for one in found.meta:
                         key = ShardKey(*one["key"])
                         epochs[key] = max(epochs.get(key, 0), one["epoch"])
                 else:
                     later.append((found.sequence, name))
+            groups = sum(groups for groups, _ in waiting)
+            count_waiting(sql, len(waiting), groups, sum(size for _, size in waiting))
+            add(sql, "put", groups)
+        batches += len(waiting)
     for start in range(0, len(later), _STEP):
         later.sort()
         beat()

@@ -14,10 +14,11 @@ from typing import Any
 from diskcache.core import MODE_BINARY
 
 from buffer import body, positions
+from buffer.budget import allocated
 from buffer.database import classify
 from buffer.errors import SpoolBroken, SpoolDamaged, SpoolError, SpoolFull
 from buffer.judge import after, is_behind, judge_all
-from buffer.lane import Lane, add, insert_batch
+from buffer.lane import Lane, add, count_waiting, insert_batch
 from buffer.lean import structlog
 from buffer.sweep import last_sequence, sweep
 from buffer.values import Answer, Position, Pull, ShardKey
@@ -117,8 +118,10 @@ class LaneWriter(Lane):
         self, sql: Callable[..., sqlite3.Cursor], sequence: int, now: float, file: str, size: int, mode: int,
         stored: Sequence[Pull], described: Sequence[dict[str, Any]],
     ) -> None:  # fmt: skip
+        groups = sum(pull.groups for pull in stored)
         insert_batch(sql, self._cache, sequence, now, file, size, mode, described)
-        add(sql, "put", sum(pull.groups for pull in stored))
+        count_waiting(sql, 1, groups, allocated(size))
+        add(sql, "put", groups)
         for pull in stored:
             add(sql, "fetched_groups", pull.groups, pull.source)
             add(sql, "fetched_bytes", len(pull.body), pull.source)
