@@ -91,7 +91,9 @@ def check_index(lane: Path) -> None:
         found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)
         if found[0] != "ok":
             raise SpoolDamaged(f"quick_check: {found[0]}")
-        made = db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('memo', 'Cache')").fetchone()[0] if db else 0
+        made = (
+            db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('memo', 'Cache')").fetchone()[0] if db else 0
+        )
         if made < 2 and has_bodies(lane):
             raise SpoolDamaged("the index lacks its tables")
         if db and made == 2:  # else a crash came while it was being made, and nothing was ever stored

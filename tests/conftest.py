@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import hypothesis
 import pytest
@@ -16,6 +17,14 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_sessionstart() -> None:
+    """Umounts reach the mount namespaces that tests make (`ip netns exec`, `unshare`), as they do where systemd is. Else those
+    hold on to loop devices of other tests, and a file system is mounted twice.
+    """
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--make-rshared", "/"], check=False, capture_output=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -256,11 +256,12 @@ def use_hosts(hosts: Path) -> None:
     """This file is /etc/hosts for this process, and there is no name server."""
     import ctypes
 
-    new_namespace, private, bind = 0x20000, 1 << 18 | 16384, 4096
+    # A slave, not private: else whatever another test has mounted just now stays mounted here after that test's umount.
+    new_namespace, slave, bind = 0x20000, 1 << 19 | 16384, 4096
     nobody = hosts.with_name("resolv.conf")
     nobody.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     libc = ctypes.CDLL(None, use_errno=True)
-    calls = [libc.unshare(new_namespace), libc.mount(b"none", b"/", None, private, None)]
+    calls = [libc.unshare(new_namespace), libc.mount(b"none", b"/", None, slave, None)]
     calls += [
         libc.mount(str(mine).encode(), theirs, None, bind, None)
         for mine, theirs in ((hosts, b"/etc/hosts"), (nobody, b"/etc/resolv.conf"))
