@@ -322,7 +322,7 @@ class Starts(RuleBasedStateMachine):
             return
         for path in lanes[which % len(lanes)].glob("cache.db*"):
             path.unlink()
-        home.spool.recover(SLOTS)
+        home.spool.recover()
         home.mark, home.again = None, set()
         home.may.update(range(BASE, self.sls.end))
 
