@@ -20,7 +20,7 @@ import time
 import uuid
 import zlib
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 from types import TracebackType
@@ -64,6 +64,8 @@ class Knobs:
     """Changed: every session has moved, and cookies of before lead nowhere."""
     ack_delay: float = 0.0
     """Seconds until an ackId turns true; negative: never."""
+    delay: float = 0.0
+    """Seconds between storing and answering."""
     max_channels: int = 1_000_000
     max_pending: int = 1_000_000
     """Un-asked ackIds of a channel; over it the oldest are forgotten."""
@@ -129,6 +131,8 @@ class HecEmulator:
         """Ids that were stored and whose sender was not told so: it may only send them again."""
         self.acked: set[str] = set()
         """Ids that an acknowledgement was given for, and sent."""
+        self.told: Counter[str] = Counter()
+        """Id → how often its sender was told that it is safe: by a success, or with acknowledgement by a true."""
         self.times: dict[str, float] = {}
         self.envelopes: list[dict[str, Any]] = []
         self.requests: deque[Record] = deque(maxlen=50_000)
@@ -162,9 +166,10 @@ class HecEmulator:
         """Until it is off, every POST gets this answer (503/9 unless told otherwise)."""
         self.faults.outage = (how or {"status": 503, "code": 9}) if on else None
 
-    def crash(self, *, lose_unacked: bool = False) -> None:
+    def crash(self, *, lose_unacked: bool = False, down: Callable[[], object] = lambda: None) -> None:
         """Connections end, acks are forgotten; of a token that acknowledges, what was not acknowledged may be lost."""
         self.server.stop()
+        down()
         with self._lock:
             for indexer in self.indexers:
                 lost = indexer.crash()
@@ -243,6 +248,8 @@ class HecEmulator:
         if refused := self._too_full():
             return refused, nothing, body, number
         made, taken = self._index(request, token, channel, body, number)
+        if self.knobs.delay:
+            self.server.stopping.wait(self.knobs.delay)
         made.headers |= cookie
         return made, taken, body, number
 
@@ -325,16 +332,18 @@ class HecEmulator:
                         channel, self.knobs.ack_delay, ids, self.knobs.max_pending
                     )
             made = answer(24 if self.knobs.near_full else 25 if self.knobs.ack_near_full else 0, **more)
-        self._watch(made, ids, is_told=not taken.code)
+        self._watch(made, ids, is_told=not taken.code, is_final=not token.ack)
         return made, taken
 
-    def _watch(self, made: Response, ids: list[str], *, is_told: bool) -> None:
+    def _watch(self, made: Response, ids: list[str], *, is_told: bool, is_final: bool) -> None:
         """A sender that gets no success does not know that its events were stored."""
 
         def told(was_sent: bool) -> None:
-            if not (was_sent and is_told):
-                with self._lock:
+            with self._lock:
+                if not (was_sent and is_told):
                     self.unsure.update(ids)
+                elif is_final:
+                    self.told.update(ids)
 
         made.told = told
 
@@ -370,9 +379,12 @@ class HecEmulator:
 
         def told(was_sent: bool) -> None:
             with self._lock:
-                for one, ready in found.items():
-                    if ready:
-                        (self.acked if was_sent else self.unsure).update(pending[int(one)].ids)
+                for ids in (pending[int(one)].ids for one, ready in found.items() if ready):
+                    if was_sent:
+                        self.acked.update(ids)
+                        self.told.update(ids)
+                    else:
+                        self.unsure.update(ids)
 
         made.told = told
         return made
@@ -445,7 +457,16 @@ class HecEmulator:
     def reset(self) -> None:
         """Forget what was stored and asked."""
         with self._lock:
-            for one in (self.stored, self.unsure, self.acked, self.times, self.envelopes, self.requests, self.answers):
+            for one in (
+                self.stored,
+                self.unsure,
+                self.acked,
+                self.told,
+                self.times,
+                self.envelopes,
+                self.requests,
+                self.answers,
+            ):
                 one.clear()
             self.total = self.bytes = 0
 

@@ -23,7 +23,7 @@ from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import DeadLetter, Pull, ShardKey
 from buffer.writer import LaneWriter
-from tests.emulators.generator_wire import frame
+from tests.emulators.generator_wire import count_logs, frame, parse_list
 from tests.waiting import poll
 from worker.board import Board
 from worker.child import ChildContext
@@ -116,6 +116,11 @@ class Sending:
             self.expected += ids
         return ids
 
+    @property
+    def put_count(self) -> int:
+        """Events put so far."""
+        return len(self.expected)
+
     def start(self) -> None:
         """Another sender."""
         context = ChildContext(
@@ -173,6 +178,19 @@ class Sending:
     def waiting(self) -> int:
         """Batches, from the index."""
         return sum(lane.batches for lane in self.spool.lanes())
+
+    def open_ids(self) -> list[str]:
+        """The ids of the events in batches that were not acked, and of the letters that wait: from the files."""
+        found = [letter.sls_id for letter in self.dead()]
+        for pull in outside.pulls(self.spool.directory):
+            head = id_head(pull.key.project, pull.key.logstore, pull.key.shard)
+            for place, group in enumerate(parse_list(pull.body)):
+                found += [f"{head}{pull.begin + place}-{row}" for row in range(count_logs(group))]
+        return found
+
+    def rss(self) -> int:
+        """Of the process, bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def books(self) -> dict[str, int]:
         """All terms."""
