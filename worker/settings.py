@@ -82,7 +82,8 @@ class HecSettings(Section):
     urls: tuple[str, ...]
     token: str = field(default="", repr=False)
     token_file: Path | None = None
-    """Re-read when it changes."""
+    """Re-read when it changes. Several tokens, one a line, for a rotation that overlaps: the first is preferred, and an
+    endpoint that refuses it is asked with the next, and with the one the file held before."""
     index: str = ""
     sourcetype: str = ""
     source: str = ""
@@ -92,21 +93,26 @@ class HecSettings(Section):
     in_flight: int = 4
     """Requests per sender."""
     timeout: float = 120.0
+    """Seconds for an answer. Under 60 a slow Splunk gets events twice."""
     connect_timeout: float = 10.0
     trust_prefix: Literal["none", "splunk"] = "none"
+    """`splunk`: events in front of a refused one were taken, as Splunk itself does; look-alikes may not."""
     on_incorrect_index: Literal["hold", "dead-letter", "fallback"] = "hold"
     fallback_index: str = ""
     max_bytes_per_second: int = 0
     """Uncompressed, whole supervisor; 0: no limit."""
     id_field: Literal["event", "fields", "none"] = "event"
     ca_file: Path | None = None
+    """Certificates are used anew when their files change."""
     client_cert: Path | None = None
     client_key: Path | None = None
     verify_tls: bool = True
     proxy: str = field(default="", repr=False)
     gzip: bool = True
     ack_timeout: float = 300.0
+    """Seconds until what was not acknowledged is sent again, on a new channel."""
     max_unacked_bytes: int = 64 * MIB
+    """Uncompressed, of one sender; over it no more is sent until Splunk has acknowledged."""
     allow_plaintext: bool = False
 
 

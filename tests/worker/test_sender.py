@@ -5,8 +5,12 @@ What each answer means for them: test_table.py and test_answers.py, test_acks.py
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_rules import Token
@@ -153,3 +157,33 @@ def test_a_hold_that_ends_while_events_are_still_being_parked_releases_those_too
         poll(lambda: not house.dead(), "all are delivered")
         assert set(mixed) <= hec.stored.keys()
         house.assert_none_lost(hec.stored)
+
+
+@pytest.mark.root
+def test_row_61_a_refused_event_that_cannot_be_written_down_is_not_done_with(tmp_path: Path) -> None:
+    """The disk is full when Splunk refuses an event: the sender stops, the batch stays, and later the letter is written."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=True)
+    try:
+        with HecEmulator() as hec, sending(small, [hec.url], hec.token) as house:
+            hec.outage(True)
+            (bad,) = house.put(logs=1, size=200_000)
+            house.start()
+            poll(house.holds, "busy")
+            with contextlib.suppress(OSError), (small / "filler").open("wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+            hec.rules.append({"status": 400, "code": 13, "number": 0, "contains": bad})
+            hec.outage(False)
+            house.process.join(60)
+            assert house.process.exitcode == 74
+            assert house.waiting() == 1
+            assert not house.dead()
+            (small / "filler").unlink()
+            house.start()
+            house.wait_empty()
+            assert [d.sls_id for d in house.dead()] == [bad]
+            house.kill()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
