@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scripts.bench_tools import Figure, Given, machine, table
+from worker.process import MALLOC
 
 #: In the order of the report. Each module has `run(given) -> list[Figure]`.
 PARTS = {
@@ -55,6 +56,8 @@ def main() -> None:
     asked = parser.parse_args()
     if unknown := set(asked.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if not MALLOC.keys() <= os.environ.keys():  # the same malloc for what we run and for what it is compared with
+        os.execve(sys.executable, [sys.executable, "-m", "scripts.bench_run", *sys.argv[1:]], os.environ | MALLOC)
     sys.stdout.write(f"{machine()}, {' '.join(sys.argv[1:]) or 'every part'}\n")
     os.environ.setdefault("TMPDIR", "/var/tmp")
     found: list[Figure] = []

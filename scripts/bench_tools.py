@@ -67,7 +67,7 @@ def machine() -> str:
     """Date, processors, Python."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
-    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    system = f"Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} × {model}, {system}"
 
 

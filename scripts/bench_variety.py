@@ -15,7 +15,7 @@ json_fields = ["event", "event.requestParameterJson"]
 
 def cases(megabytes: int) -> list[Case]:
     """A part of what `whole` moves, each."""
-    some = max(32, megabytes // 8)
+    some = max(32, megabytes // 4)
     trail = {"topics": ["actiontrail_audit_event", "actiontrail_event"]}
     return [
         Case("the mix", some),

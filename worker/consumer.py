@@ -21,7 +21,7 @@ from worker.heartbeat import Heart
 from worker.logs import get_logger
 from worker.member import Member
 from worker.once import all_reached
-from worker.process import Stopping, begin, trim_memory
+from worker.process import Stopping, Trimmer, begin, trim_memory
 from worker.putter import MAX_BYTES, Putter
 from worker.report import Report
 from worker.room import Room
@@ -81,7 +81,7 @@ class Consumer:
         self._failures: list[BaseException] = []
         self._hearts: list[Heart] = []
         self._waiting: list[SourceSettings] = list(context.settings.sources)
-        self._level = 0
+        self._trimmer = Trimmer()
         self._next_summary = time.monotonic() + SUMMARY_EVERY
         self._next_open = 0.0
 
@@ -156,10 +156,9 @@ class Consumer:
         return self._putter.deadline < now or any(held.deadline < now for held in shards)
 
     def _each_second(self) -> None:
-        level = self._context.board.memory_level
-        if level != self._level or (level and int(time.monotonic()) % 5 == 0):
+        now = time.monotonic()
+        if self._trimmer.look(self._context.board.memory_level, busy=self._room.used > 0, now=now):
             trim_memory()
-        self._level = level
         if time.monotonic() >= self._next_summary:
             self._next_summary = time.monotonic() + SUMMARY_EVERY
             log.debug("consumer", **self._putter.since_last(), shards=sum(len(h.member.live()) for h in self._hearts))

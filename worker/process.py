@@ -35,6 +35,10 @@ MALLOC = {
 }
 
 
+#: Seconds without work until freed memory is given back; and between two times while the memory level is not 0.
+TRIM_AFTER = 5.0
+
+
 class Stopping:
     """Set by TERM; threads and loops wait on it instead of sleeping.
 
@@ -133,7 +137,29 @@ def _overwrite_arguments(title: str) -> None:
     ctypes.memmove(start, data, len(data))
 
 
+class Trimmer:
+    """When freed memory goes back to the kernel: at every change of the memory level, every few seconds while it is not 0,
+    and once when work has ended: a backlog that was drained leaves tens of megabytes in each child, which malloc keeps."""
+
+    def __init__(self) -> None:
+        self._level = 0
+        self._next = 0.0
+        self._worked = False
+        self._busy_at = 0.0
+
+    def look(self, level: int, *, busy: bool, now: float) -> bool:
+        """Whether to trim now. `busy`: there is work in hand; `now` is monotonic."""
+        if busy:
+            self._worked, self._busy_at = True, now
+        ended = self._worked and now - self._busy_at >= TRIM_AFTER
+        due = level != self._level or (level > 0 and now >= self._next) or ended
+        if due:
+            self._level, self._next = level, now + TRIM_AFTER
+            self._worked = self._worked and not ended
+        return due
+
+
 def trim_memory() -> None:
-    """Give freed memory back to the kernel; called at every change of the memory level."""
+    """Give freed memory back to the kernel."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

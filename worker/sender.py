@@ -28,7 +28,7 @@ from worker.holds import Hold
 from worker.lanes import LaneWork, serves
 from worker.logs import get_logger
 from worker.pack import Piece, Request, cut
-from worker.process import Stopping, begin, trim_memory
+from worker.process import Stopping, Trimmer, begin, trim_memory
 from worker.report import Report
 from worker.routes import Router
 from worker.settle import BatchWork, LetterWork
@@ -87,7 +87,7 @@ class Sender:
         """Lanes that are ours and whose reader's lock, or index, is not to be had just now."""
         self._credit = 0.0
         self._credit_at = time.monotonic()
-        self._level = 0
+        self._trimmer = Trimmer()
         self._hurry = False
         """There is more to do at once."""
         self._expiry_said: dict[str, tuple[str, float, int]] = {}
@@ -467,10 +467,9 @@ class Sender:
 
     def _tell(self) -> None:
         """Once a second: numbers, holds, learned caps."""
-        level = self._context.board.memory_level
-        if level != self._level or level:
+        busy = bool(self._held_bytes or self.delivery.in_flight)
+        if self._trimmer.look(self._context.board.memory_level, busy=busy, now=time.monotonic()):
             trim_memory()
-            self._level = level
         self._report.set("hec_in_flight", self.delivery.in_flight, child=self._context.name)
         self._report.set("hec_unacked_bytes", self.delivery.acks.bytes, child=self._context.name)
         self._tell_expiry()
