@@ -92,24 +92,36 @@ def walk(command: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def commands() -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(path, help, [(option, help)])"""
+    """(path, help, [(option with its value, help)]), arguments last."""
     import typer
 
     from supervisor.cli import app
 
     found = []
     for path, command in walk(typer.main.get_command(app), "sls-siem"):
-        options = []
-        for param in command.params:
-            if param.name != "help":
-                options.append(
-                    (
-                        ", ".join(param.opts) if param.param_type_name == "option" else param.name.upper(),
-                        param.help or "",
-                    )
-                )
-        found.append((path, " ".join((command.help or "").split()), options))
+        params = [param for param in command.params if param.name != "help"]
+        shown = [(usage_of(param), param.help or "") for param in sorted(params, key=is_argument)]
+        found.append((path, " ".join((command.help or "").split()), shown))
     return found
+
+
+def is_argument(param: Any) -> bool:
+    """Not an option."""
+    return bool(param.param_type_name == "argument")
+
+
+def usage_of(param: Any) -> str:
+    """`--limit N`, `--json`, `FILE`."""
+    value = param.metavar or param.name.upper()
+    if is_argument(param):
+        return value
+    return param.opts[0] if param.is_flag else f"{param.opts[0]} {value}"
+
+
+def synopsis(path: str, options: list[tuple[str, str]]) -> str:
+    """The command with all that it takes; what must be given stands without brackets."""
+    must = {"FILE", "DIR", "ID", "NAME", "--source NAME", "--from TIME", "--to TIME"}
+    return " ".join([path, *(name if name in must or name[0] == "[" else f"[{name}]" for name, _ in options)])
 
 
 EXITS = [
@@ -126,22 +138,63 @@ def commands_page() -> str:
            "stdout is data, stderr is talk. Commands that read have `--json`: one document, its schema in [schema/](schema/).",
            "Errors are two lines, `error:` and `hint:`. What destroys says what it would do, and wants `--yes`.", ""]  # fmt: skip
     for path, text, options in commands():
-        out += [f"## {path}", "", text, ""]
+        out += [f"## {path}", "", text, "", f"    {synopsis(path, options)}", ""]
         out += [f"- `{option}`: {what}" for option, what in options]
         out += [""] if options else []
     out += ["## Exit codes", "", "| code | means |", "|---|---|", *(f"| {code} | {text} |" for code, text in EXITS), ""]
     return "\n".join(out)
 
 
+#: Of the man page: what no command's help says.
+FILES = [
+    (
+        "/etc/sls-siem/config.toml",
+        "settings, when neither --config nor $SLS_SIEM_CONFIG nor ./sls-siem.toml names others",
+    ),
+    ("/var/lib/sls-siem", "the spool: what waits, and the dead letters"),
+    ("/opt/sls-siem/docs", "the documents; operations.md is for whoever is called at three in the morning"),
+    ("http://127.0.0.1:9464/", "status as a page; /metrics, /healthz, /readyz, /status"),
+]
+ENVIRONMENT = [
+    ("SLS_SIEM_CONFIG", "the settings file"),
+    ("SLS_SIEM_<TABLE>__<KEY>", "any scalar setting, over the file"),
+    ("SLS_ENDPOINT, SLS_AK_ID, SLS_AK_KEY, SLS_PROJECT, SLS_LOGSTORE, SLS_CG, SPLUNK_HEC_URL, SPLUNK_HEC_TOKEN",
+     "enough to run without a file"),
+    ("NO_COLOR", "no colours"),
+]  # fmt: skip
+SIGNALS = [
+    ("TERM, INT", "stop: finish what is in progress, save, end with 0; what waits stays in the spool"),
+    ("TERM, INT again", "kill the children, end with 1; nothing is lost"),
+    ("HUP", "read the settings; when they are good, replace the children one at a time"),
+]
+
+
 def man_page() -> str:
     """docs/sls-siem.1"""
-    out = ['.TH SLS-SIEM 1 "" "sls-siem" "User Commands"', ".SH NAME",
-           "sls-siem \\- forwards Alibaba Cloud Log Service logs to Splunk", ".SH COMMANDS"]  # fmt: skip
+    out = ['.TH SLS-SIEM 1 "" "sls-siem" "User Commands"', ".SH NAME", "sls-siem \\- Alibaba Cloud Log Service logs to Splunk",
+           ".SH SYNOPSIS", ".B sls-siem", ".I command", "[options]", ".SH DESCRIPTION",
+           roff("Forwards Alibaba Cloud Log Service (SLS) logs to Splunk's HTTP Event Collector (HEC), unattended, and loses none. "
+                "Between the two lies a spool on disk, so that a Splunk outage never stalls reading. stdout is data, stderr is "
+                "talk. With --json a command prints one JSON document; its schema is in docs/schema. Errors are two lines, error: "
+                "and hint:. What destroys says what it would do, and wants --yes."),
+           ".SH COMMANDS"]  # fmt: skip
     for path, text, options in commands():
-        out += [".TP", f".B {path}", text.replace("-", "\\-")]
-        out += [f".br\n{option.replace('-', chr(92) + '-')}: {what}" for option, what in options]
-    out += [".SH EXIT STATUS", *(f".TP\n.B {code}\n{text}" for code, text in EXITS), ""]
-    return "\n".join(out)
+        out += [".TP", f".B {roff(synopsis(path, options).removeprefix('sls-siem '))}", roff(text)]
+        out += [
+            f".br\n.I {roff(option)}\n{roff(what)}"
+            for option, what in options
+            if option not in {"--json", "--config FILE"}
+        ]
+    titled = (("SIGNALS OF SUPERVISE", SIGNALS), ("FILES", FILES), ("ENVIRONMENT", ENVIRONMENT), ("EXIT STATUS", EXITS))
+    for title, rows in titled:
+        out += [f".SH {title}", *(f".TP\n.B {roff(str(name))}\n{roff(what)}" for name, what in rows)]
+    return "\n".join([*out, ""])
+
+
+def roff(text: str) -> str:
+    """As troff wants it: no line begins with its own commands, hyphens are those of a keyboard."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped[:1] in {".", "'"} else escaped
 
 
 PAGES = {"configuration.md": configuration, "commands.md": commands_page, "sls-siem.1": man_page}

@@ -35,14 +35,16 @@ app.command()(lag)
 app.command()(tap)
 app.command()(replay)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)
+]
 
 
 @app.command()
 def supervise(
     config: ConfigOption = None,
-    workers: Annotated[int | None, typer.Option(help="Consumer processes.", show_default=False)] = None,
-    senders: Annotated[int | None, typer.Option(help="Sender processes.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Consumer processes.", show_default=False)] = None,
+    senders: Annotated[int | None, typer.Option(metavar="N", help="Sender processes.", show_default=False)] = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that was there is delivered.")] = False,
 ) -> None:
     """The main job, in the foreground: read SLS, spool, deliver to Splunk, keep everyone alive."""
@@ -83,8 +85,10 @@ def _run_one(config: Path | None, kind: str, slot: int, once: bool) -> None:
 
 @app.command()
 def size(
-    per_day: Annotated[str, typer.Option(help="Raw logs a day, such as 1TB.")] = "1TB",
-    outage: Annotated[str, typer.Option(help="The longest Splunk outage to outlast, such as 24h.")] = "24h",
+    per_day: Annotated[str, typer.Option(metavar="SIZE", help="Raw logs a day, such as 1TB.")] = "1TB",
+    outage: Annotated[
+        str, typer.Option(metavar="TIME", help="The longest Splunk outage to outlast, such as 24h.")
+    ] = "24h",
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Bandwidth, shards, disk and CPU that so many logs a day need."""

@@ -9,7 +9,7 @@ import typer
 
 from supervisor.cli_output import limited, show, write_json
 
-Config = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
@@ -33,9 +33,11 @@ def check(
 
 def tap(
     config: Config = None,
-    topic: Annotated[str, typer.Option(help="Only topics that match this glob.")] = "*",
-    stage: Annotated[str, typer.Option(help="raw: as SLS has it; event: as Splunk will get it.")] = "event",
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 5,
+    topic: Annotated[str, typer.Option(metavar="GLOB", help="Only topics that match this glob.")] = "*",
+    stage: Annotated[
+        str, typer.Option(metavar="STAGE", help="raw: as SLS has it; event: as Splunk will get it.")
+    ] = "event",
+    limit: Annotated[int, typer.Option(metavar="N", help="At most so many.")] = 5,
     json: Json = False,
 ) -> None:
     """What an event looks like, now: the newest logs of each source, without touching the consumer group."""

@@ -61,7 +61,7 @@ def show_settings(config: Config = None, json: Json = False) -> None:
     """What is in force and where each value came from; secrets are masked."""
     from supervisor.config import load_with_origins
 
-    settings, origins = load_with_origins(config)
+    settings, origins = load_with_origins(config, secrets=False)
     found = flatten(settings, origins)
     rows: list[list[Any]] = [["key", "value", "from"]]
     rows += [[key, one["value"], one["from"]] for key, one in found.items()]
@@ -81,12 +81,12 @@ def flatten(settings: Any, origins: dict[str, str]) -> dict[str, dict[str, Any]]
 
 
 def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, table: str, origins: dict[str, str]) -> None:
-    from supervisor.config import SECRETS
+    from supervisor.config import SECRETS, UNKNOWN
 
     for one in fields(section):
         value = getattr(section, one.name)
         if one.name in SECRETS and value:
-            value = "****"
+            value = "**** (not to be had here)" if UNKNOWN in str(value) else "****"
         elif value is not None and not isinstance(value, str | int | float | bool | dict):
             value = [str(v) for v in value] if isinstance(value, tuple) else str(value)
         origin = origins.get(f"{table}.{one.name}", "file" if table in {"source", "route"} else "default")

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from supervisor.cli_output import Failed, Unreadable, confirm, limited, new_file, progress, show, write_json
-from supervisor.cli_spool import Config, Json, Limit, counted, directory_of
+from supervisor.cli_spool import Config, Json, Limit, counted, directory_of, settings_of
 
 app = typer.Typer(no_args_is_help=True)
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
-Ids = Annotated[list[str] | None, typer.Argument(help="Their sls_ids; all that are dead when none is given.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Their sls_ids; all that are dead when none is given.")
+]
 
 
 def describe(lane: str, letter: Any) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
 
 @app.command("show")
 def show_one(
-    sls_id: Annotated[str, typer.Argument(help="The sls_id, from `dead ls`.")],
+    sls_id: Annotated[str, typer.Argument(metavar="ID", help="The sls_id, from `dead ls`.")],
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -87,16 +89,17 @@ def show_one(
 def replay(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
     """Send them again, with today's settings and their old ids. A running sender does it; else the next start."""
     from buffer.operate import dead_replay
-    from supervisor.config import load
 
-    directory_of(config)
+    spool = settings_of(config).spool
+    directory_of(config, writes=True)
     if confirm(yes, f"send {len(ids) if ids else 'all'} dead letters again"):
-        typer.echo(f"{dead_replay(load(config).spool, ids or None)} dead letters are due", err=True)
+        typer.echo(f"{dead_replay(spool, ids or None)} dead letters are due", err=True)
 
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="A file for JSON lines; must not exist.")], config: Config = None
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A file for JSON lines; must not exist.")],
+    config: Config = None,
 ) -> None:
     """Write all dead letters with their logs to a file. Removes nothing."""
     import orjson
@@ -129,8 +132,8 @@ def counted_letters(directory: Path) -> int:
 def purge(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
     """Remove dead letters: the only way in which an event is ever removed."""
     from buffer.operate import dead_purge
-    from supervisor.config import load
 
-    directory_of(config)
+    spool = settings_of(config).spool
+    directory_of(config, writes=True)
     if confirm(yes, f"remove {len(ids) if ids else 'all'} dead letters for good"):
-        typer.echo(f"{dead_purge(load(config).spool, ids or None)} dead letters removed", err=True)
+        typer.echo(f"{dead_purge(spool, ids or None)} dead letters removed", err=True)

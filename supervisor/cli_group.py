@@ -12,7 +12,7 @@ import typer
 
 from supervisor.cli_output import Failed, confirm, show, span
 from supervisor.cli_sls import asking, named, sources
-from supervisor.cli_spool import Config, Json
+from supervisor.cli_spool import Config, Json, run_as_owner
 
 app = typer.Typer(no_args_is_help=True)
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
@@ -38,8 +38,8 @@ def ls(config: Config = None, json: Json = False) -> None:
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="The group.")],
-    source: Annotated[str, typer.Option("--source", help="A source of its logstore.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The group.")],
+    source: Annotated[str, typer.Option("--source", metavar="NAME", help="A source of its logstore.")],
     config: Config = None,
     yes: Yes = False,
 ) -> None:
@@ -67,8 +67,11 @@ def delete(
 
 @app.command()
 def reset(
-    source: Annotated[str, typer.Option("--source", help="The source; its own group is meant.")],
-    to: Annotated[str, typer.Option("--to", help="begin | end | -2h | ISO time with offset: when it arrived in SLS.")],
+    source: Annotated[str, typer.Option("--source", metavar="NAME", help="The source; its own group is meant.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="TIME", help="begin | end | -2h | ISO time with offset: when it arrived in SLS."),
+    ],
     config: Config = None,
     yes: Yes = False,
 ) -> None:
@@ -128,6 +131,7 @@ def held(spool: Any) -> Iterator[None]:
     if not (Path(spool.directory) / "format").exists():
         yield
         return
+    run_as_owner(Path(spool.directory))
     found = Spool.open(spool)
     try:
         yield

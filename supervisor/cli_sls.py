@@ -124,9 +124,9 @@ def named(sources: tuple[Any, ...], name: str) -> Any:
 
 
 def replay(
-    source: Annotated[str, typer.Option("--source", help="The source's name.")],
-    since: Annotated[str, typer.Option("--from", help="ISO time with offset: when it arrived in SLS.")],
-    until: Annotated[str, typer.Option("--to", help="ISO time with offset.")],
+    source: Annotated[str, typer.Option("--source", metavar="NAME", help="The source's name.")],
+    since: Annotated[str, typer.Option("--from", metavar="TIME", help="ISO time with offset: when it arrived in SLS.")],
+    until: Annotated[str, typer.Option("--to", metavar="TIME", help="ISO time with offset.")],
     config: Config = None,
 ) -> None:
     """Fetch a time range again and send it, with the same ids; the consumer group is not touched."""
@@ -135,7 +135,7 @@ def replay(
     from supervisor.replay import replay as fetch
 
     settings = load(config)
-    directory_of(config)
+    directory_of(config, writes=True)
     chosen = named(settings.sources, source)
     begin, end = instant(since), instant(until)
     groups = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,21 +24,44 @@ from supervisor.cli_output import (
 )
 
 app = typer.Typer(no_args_is_help=True)
-Config = Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
-Limit = Annotated[int | None, typer.Option(help="At most so many.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(metavar="N", help="At most so many.", show_default=False)]
 
 
-def directory_of(config: Path | None) -> Path:
-    """The spool's directory, which must be one, and of a format that we know (SpoolTooNew)."""
-    from buffer.checks import check_format
+def settings_of(config: Path | None) -> Any:
+    """Without secrets that cannot be had here: looking at a spool needs none."""
     from supervisor.config import load
 
-    directory = load(config).spool.directory
+    return load(config, secrets=False)
+
+
+def directory_of(config: Path | None, *, writes: bool = False) -> Path:
+    """The spool's directory, which must be one, and of a format that we know (SpoolTooNew)."""
+    from buffer.checks import check_format
+
+    directory: Path = settings_of(config).spool.directory
     if not (directory / "format").exists():
         raise Failed(f"{directory} holds no spool", "run `sls-siem supervise` first, or name the right --config", 74)
     check_format(directory)
+    if writes:
+        run_as_owner(directory)
     return directory
+
+
+def run_as_owner(directory: Path) -> None:
+    """Root becomes whoever the spool belongs to: what root writes, the service could not read."""
+    import pwd
+
+    owner = directory.stat()
+    if os.geteuid() or not owner.st_uid:
+        return
+    try:
+        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+    except KeyError:
+        os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
 
 
 @app.command()
@@ -45,10 +69,9 @@ def stats(config: Config = None, json: Json = False) -> None:
     """How much waits, how old it is, and the books."""
     from buffer.outside import document, lane_directories, lane_stats
     from supervisor.cli_status import read
-    from supervisor.config import load
 
     directory = directory_of(config)
-    found = document(directory, [lane_stats(lane) for lane in lane_directories(directory)], load(config).spool.max_bytes, 0,
+    found = document(directory, [lane_stats(lane) for lane in lane_directories(directory)], settings_of(config).spool.max_bytes, 0,
                      (directory / "ballast").exists())  # fmt: skip
     live = read(directory)
     if live["state"] not in {"stale", "down"}:
@@ -92,17 +115,15 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
 @app.command()
 def peek(
     config: Config = None,
-    topic: Annotated[str, typer.Option(help="Only topics that match this glob.")] = "*",
-    limit: Annotated[int, typer.Option(help="At most so many events.")] = 10,
+    topic: Annotated[str, typer.Option(metavar="GLOB", help="Only topics that match this glob.")] = "*",
+    limit: Annotated[int, typer.Option(metavar="N", help="At most so many events.")] = 10,
     json: Json = False,
 ) -> None:
     """What the waiting events will look like in Splunk, with the settings of now."""
     import orjson
 
-    from supervisor.config import load
-
     unreadable = Unreadable()
-    found = limited(waiting_events(directory_of(config), load(config), topic, unreadable), limit)
+    found = limited(waiting_events(directory_of(config), settings_of(config), topic, unreadable), limit)
     unreadable.tell()
     if json:
         write_json({"events": found})
@@ -169,16 +190,15 @@ def verify(config: Config = None, json: Json = False) -> None:
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="A file for JSON lines; must not exist.")], config: Config = None
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="A file for JSON lines; must not exist.")],
+    config: Config = None,
 ) -> None:
     """Write all waiting events, as they would be sent, to a file. Removes nothing."""
     import orjson
 
-    from supervisor.config import load
-
     directory, unreadable, count = directory_of(config), Unreadable(), 0
     with new_file(target) as out, progress(f"writing {target}", counted(directory, "groups")) as beat:
-        for envelope in waiting_events(directory, load(config), "*", unreadable, beat):
+        for envelope in waiting_events(directory, settings_of(config), "*", unreadable, beat):
             count += 1
             out.write(orjson.dumps(envelope) + b"\n")
     typer.echo(f"{count} events written to {target}", err=True)
@@ -189,14 +209,14 @@ def export(
 def purge(config: Config = None, yes: Annotated[bool, typer.Option("--yes", help="Really do it.")] = False) -> None:
     """Remove all that waits. The supervisor must be stopped. The dead letters stay."""
     from buffer.operate import purge as purge_spool
-    from supervisor.config import load
 
-    directory = directory_of(config)
+    settings = settings_of(config).spool
+    directory = directory_of(config, writes=True)
     waiting = counted(directory, "groups")
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if confirm(yes, f"remove {waiting} LogGroups that wait in {directory}"):
         with progress("purging", waiting) as beat:
-            removed = purge_spool(load(config).spool, beat)
+            removed = purge_spool(settings, beat)
         typer.echo(f"{when}: {removed} LogGroups purged", err=True)
 
 
@@ -212,10 +232,9 @@ def adopt(
 
     from buffer.adopt import adopt as adopt_spool
     from buffer.adopt import plan
-    from supervisor.config import load
 
-    directory_of(config)
-    settings = load(config).spool
+    settings = settings_of(config).spool
+    directory_of(config, writes=True)
     found = plan(settings, source)
     total = sum(one.bytes for one in found if one.action == "copy")
     does = confirm(yes, f"copy {size(total)} from {source} into {settings.directory}")

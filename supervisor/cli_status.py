@@ -19,7 +19,9 @@ EVERY, REMEMBERED = 2.0, 60
 
 
 def status(
-    config: Annotated[Path | None, typer.Option("--config", help="The settings file.", show_default=False)] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing, every two seconds; Ctrl-C ends it.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Answer as a Nagios plugin: 0 fine, 1 warning, 2 critical.")
@@ -30,7 +32,7 @@ def status(
     from supervisor.config import load
     from supervisor.picture import blocks, nagios
 
-    directory = load(config).spool.directory
+    directory = load(config, secrets=False).spool.directory
     found = read(directory)
     if check:
         code, line = nagios(found)

@@ -42,6 +42,8 @@ _DURATIONS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE_KEYS = {"max_bytes", "min_free_bytes", "dead_letter_max_bytes", "budget", "max_request_bytes", "max_unacked_bytes",
               "max_bytes_per_second"}  # fmt: skip
 _DURATION_KEYS = {"stop_timeout", "heartbeat_interval", "consumer_timeout", "timeout", "connect_timeout", "ack_timeout"}
+#: In place of a secret that cannot be had here. Where root finds those of a service that runs.
+UNKNOWN, OF_THE_SERVICE = "unknown-here", "/run/credentials/sls-siem.service"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -73,15 +75,23 @@ def load(
     path: Path | None = None,
     command_line: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    *,
+    secrets: bool = True,
 ) -> Settings:
-    """The settings. Raises ConfigError."""
-    return load_with_origins(path, command_line, environment)[0]
+    """The settings. Raises ConfigError.
+
+    Without `secrets` one that cannot be had here (systemd gives credentials to the service alone, a shell lacks its environment)
+    is no error: whoever only looks at the spool needs none.
+    """
+    return load_with_origins(path, command_line, environment, secrets=secrets)[0]
 
 
 def load_with_origins(
     path: Path | None = None,
     command_line: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    *,
+    secrets: bool = True,
 ) -> tuple[Settings, Origins]:
     """The settings, and where each scalar came from."""
     environment = os.environ if environment is None else environment
@@ -98,7 +108,7 @@ def load_with_origins(
             section, _, key = dotted.partition(".")
             tables.setdefault(section, {})[key] = value
             origins[dotted] = "command line"
-    tables = _resolve(tables, environment, problems, "")
+    tables = _resolve(tables, environment, problems, "", secrets=secrets)
     _founding_environment(tables, environment, origins, has_file=bool(tables.get("source")))
     _convert(tables, problems)
     _defaults(tables, environment)
@@ -164,12 +174,15 @@ def _overlay_environment(
             origins[f"{section}.{key}"] = f"environment ({name})"
 
 
-def _resolve(value: Any, environment: Mapping[str, str], problems: list[str], where: str) -> Any:
+def _resolve(value: Any, environment: Mapping[str, str], problems: list[str], where: str, *, secrets: bool) -> Any:
     """`${ENV}`, `${ENV:-default}`, `${file:/path}`, `${credential:name}` inside any text."""
     if isinstance(value, dict):
-        return {key: _resolve(one, environment, problems, f"{where}.{key}".lstrip(".")) for key, one in value.items()}
+        return {
+            key: _resolve(one, environment, problems, f"{where}.{key}".lstrip("."), secrets=secrets)
+            for key, one in value.items()
+        }
     if isinstance(value, list):
-        return [_resolve(one, environment, problems, where) for one in value]
+        return [_resolve(one, environment, problems, where, secrets=secrets) for one in value]
     if not isinstance(value, str):
         return value
 
@@ -177,7 +190,10 @@ def _resolve(value: Any, environment: Mapping[str, str], problems: list[str], wh
         try:
             return _look_up(found[1], environment)
         except (KeyError, OSError) as error:
-            problems.append(f"{where}: ${{{found[1].partition(':-')[0]}}} cannot be resolved: {error}")
+            if not secrets and where.rpartition(".")[2] in SECRETS:
+                return UNKNOWN
+            why = error.strerror if isinstance(error, OSError) else error.args[0]
+            problems.append(f"{where}: ${{{found[1].partition(':-')[0]}}} cannot be resolved: {why}")
             return ""
 
     return _REFERENCE.sub(look_up, value)
@@ -187,10 +203,15 @@ def _look_up(reference: str, environment: Mapping[str, str]) -> str:
     if reference.startswith("file:"):
         return Path(reference[5:]).read_text(encoding="utf-8").strip()
     if reference.startswith("credential:"):
-        directory = environment.get("CREDENTIALS_DIRECTORY")
-        if not directory:
-            raise KeyError("systemd gave no credentials (LoadCredential=)")
-        return Path(directory, reference[11:]).read_text(encoding="utf-8").strip()
+        directory = environment.get("CREDENTIALS_DIRECTORY") or OF_THE_SERVICE
+        try:
+            return Path(directory, reference[11:]).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            if directory != OF_THE_SERVICE:
+                raise
+            raise KeyError(
+                "systemd gives credentials (LoadCredential=) to the service alone; root may have them while it runs"
+            ) from error
     name, has_default, default = reference.partition(":-")
     if name in environment:
         return environment[name]

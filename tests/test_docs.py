@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,6 +28,32 @@ def test_every_command_and_option_has_help() -> None:
         for option, what in options:
             if not option.startswith(("--install", "--show")):
                 assert what, f"{path} {option}"
+
+
+def test_the_man_page_is_sound_and_names_every_command() -> None:
+    if not shutil.which("man") or not shutil.which("groff"):
+        pytest.skip("needs man and groff (Debian: man-db, groff)")
+    page = str(ROOT / "docs" / "sls-siem.1")
+    done = subprocess.run(
+        ["man", "--warnings", "--local-file", page], capture_output=True, text=True, check=False, timeout=60,
+        env={"MANWIDTH": "400", "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": ""},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = " ".join(done.stdout.split())
+    for path, text, options in docs.commands():
+        assert docs.synopsis(path, options).removeprefix("sls-siem ") in shown
+        assert text in shown
+    for heading in (
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "COMMANDS",
+        "SIGNALS OF SUPERVISE",
+        "FILES",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+    ):
+        assert f"\n{heading}\n" in done.stdout
 
 
 def test_every_setting_is_described_or_speaks_for_itself() -> None:

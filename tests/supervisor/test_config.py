@@ -179,3 +179,18 @@ def test_a_file_that_is_no_toml_or_is_missing_is_said(tmp_path: Path) -> None:
     assert "not TOML" in problems(tmp_path, "[[source")[0]
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "missing.toml", environment={"HOME": "/"})
+
+
+def test_whoever_only_looks_needs_no_secrets(tmp_path: Path) -> None:
+    """As root in a shell: systemd has given the credentials to the service, and its environment is another."""
+    text = GOOD.replace("t0ken-value", "${credential:hec_token}").replace('"id"', '"${SLS_KEY_OF_THE_SERVICE}"')
+    assert text.count("${") == 2
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as found:
+        load(path, environment={"HOME": "/root"})
+    assert "to the service alone" in str(found.value)
+    assert load(path, environment={"HOME": "/root"}, secrets=False).hec.urls
+    path.write_text(text.replace("[hec]", '[hec]\nindex = "${NOWHERE}"'))
+    with pytest.raises(ConfigError, match=r"hec.index: \$\{NOWHERE\} cannot be resolved: not in the environment"):
+        load(path, environment={"HOME": "/root"}, secrets=False)
