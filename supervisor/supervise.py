@@ -295,6 +295,7 @@ class Supervisor:
     # once a second
 
     def _each_second(self, now: float) -> None:
+        logs.tell_repeats()
         self._see_who_waits_for_the_disk(now)
         self._mind_memory(now)
         self._publish()

@@ -36,6 +36,8 @@ class Repeats:
     def __init__(self, after: float = REPEAT_AFTER) -> None:
         self._after = after
         self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
+        self._kept: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+        """The last that was kept back, for when no more come."""
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
         if method in {"debug", "info", "critical"}:
@@ -45,13 +47,30 @@ class Repeats:
         last, kept = self._seen.get(key, (-self._after, 0))
         if now - last < self._after:
             self._seen[key] = last, kept + 1
+            self._kept[key] = method, dict(event)
             raise structlog.DropEvent
         if len(self._seen) > 1000:
             self._seen.clear()
+            self._kept.clear()
         self._seen[key] = now, 0
+        self._kept.pop(key, None)
         if kept:
             event["repeated"] = kept
         return event
+
+    def due(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was kept back, and may be said by now: its count must not be lost because the trouble has ended."""
+        now = time.monotonic()
+        return [one for key, one in list(self._kept.items()) if now - self._seen[key][0] >= self._after]
+
+
+def tell_repeats() -> None:
+    """Once a second, in each process."""
+    for method, event in _repeats.due():
+        getattr(structlog.get_logger(), method)(**{k: v for k, v in event.items() if k not in {"time", "level"}})
+
+
+_repeats = Repeats()
 
 
 def shorten(_logger: object, _method: str, event: Event) -> Event:
@@ -141,7 +160,7 @@ def configure(role: str, level: str = "info", *, stream: TextIO | None = None) -
             _whose(role),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            Repeats(),
+            _repeats,
             structlog.processors.format_exc_info,
             shorten,
             lines.tell_dropped,

@@ -24,6 +24,8 @@ from typing import Any
 
 import orjson
 
+from worker.logs import tell_repeats
+
 #: Seconds; from the fastest request on a local net to the longest time-out.
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 86400.0)
 
@@ -92,7 +94,8 @@ class Report:
             return self._holds.pop((kind, name), None) is not None
 
     def write(self) -> None:
-        """Write the file, atomically. A full disk is never an error here."""
+        """Once a second: write the file, atomically. A full disk is never an error here."""
+        tell_repeats()
         with self._lock:
             document = {
                 "child": self._child,

@@ -23,6 +23,7 @@ from tests.end_to_end.day_traces import Traces, living
 from tests.end_to_end.day_troubles import DISTURBANCES
 from tests.end_to_end.house import House
 from tests.end_to_end.test_main_job import assert_books_balance
+from tests.supervisor.running import heeds_signals
 from tests.waiting import poll
 
 #: `sls-siem` with a short patience and leaks on demand.
@@ -112,7 +113,7 @@ class Day:
         """As the unit does. Before its first line a signal's default holds, which nobody can help."""
         pid = self.house.start().pid
         self.begun.append(pid)
-        poll(lambda: _heeds_signals(pid), f"it minds signals; {self.house.tail()}", 60)
+        poll(lambda: heeds_signals(pid), f"it minds signals; {self.house.tail()}", 60)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """The supervisor alone, and start another when it has ended."""
@@ -137,12 +138,6 @@ class Day:
 
         poll(found, f"somebody lives; {self.house.tail()}", 60, 0.1)
         return self.chance.choice(living)
-
-
-def _heeds_signals(pid: int) -> bool:
-    """TERM is blocked until there is a handler, or has one."""
-    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return bool((int(lines["SigBlk"], 16) | int(lines["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1)
 
 
 def wait_quiet(house: House, deadline: float) -> None:

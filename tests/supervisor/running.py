@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: A supervisor whose children are the functions of tests/supervisor/children.py.
 PROGRAM = """
-import sys
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # as sls-siem does
+import importlib, sys
 from pathlib import Path
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool
@@ -30,7 +32,8 @@ from worker import logs
 work, consumer, sender = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 for change in sys.argv[4:]:
     name, _, value = change.partition("=")
-    setattr(child, name, float(value))
+    module, _, name = name.rpartition(".")
+    setattr(importlib.import_module(module) if module else child, name, float(value))
 logs.configure("supervisor")
 settings = load(work / "sls-siem.toml", environment={"HOME": str(work)})
 spool = Spool.open(settings.spool)
@@ -131,3 +134,9 @@ def gone(pids: list[int]) -> bool:
     return not any(
         Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in pids
     )
+
+
+def heeds_signals(pid: int) -> bool:
+    """TERM is blocked until there is a handler, or has one: from the kernel."""
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(lines["SigBlk"], 16) | int(lines["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1)

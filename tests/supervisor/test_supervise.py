@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.supervisor.running import Running, gone
+from tests.supervisor.running import Running, gone, heeds_signals
 from tests.waiting import poll
 
 Start = Callable[..., Running]
@@ -66,10 +67,15 @@ def test_kill_9_of_one_child_restarts_it_and_leaves_the_others(start: Start) -> 
     assert one.end() == 0
 
 
-def test_back_off_grows_in_the_log(start: Start) -> None:
+def test_back_off_grows(start: Start) -> None:
     one = start("dies", "well")
-    poll(lambda: one.said('"failures":3'), f"three deaths: {one.log.read_text()}", 30)
+    poll(lambda: one.said('"failures":4'), f"four deaths: {one.log.read_text()}", 30)
     assert one.end() == 0
+    lines = [json.loads(line) for line in one.log.read_text().splitlines()]
+    waits = [one["again_in_seconds"] for one in lines if one["event"] == "child died" and one["child"] == "consumer-0"]
+    assert len(waits) >= 4
+    assert waits == sorted(waits), "with its jitter, no wait is shorter than the one before"
+    assert waits[-1] > 3 * waits[0]
 
 
 def test_a_child_that_says_78_ends_all_with_78(start: Start) -> None:
@@ -179,6 +185,21 @@ def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start
         assert one.process.wait(30) == 0
 
 
+def test_normal_work_is_one_line_a_minute(start: Start) -> None:
+    one = start("well", "well", "supervisor.publish.SUMMARY_EVERY=2")
+    one.wait_running()
+    poll(
+        lambda: one.log.read_text().count('"event":"summary"') >= 2,
+        f"two minutes of two seconds; {one.log.read_text()}",
+        30,
+    )
+    assert one.end() == 0
+    found = [json.loads(line) for line in one.log.read_text().splitlines()]
+    assert {line["event"] for line in found} == {"running", "summary", "stopping", "stopped"}
+    summary = next(line for line in found if line["event"] == "summary")
+    assert {"state", "delivered_events", "waiting_batches", "memory_bytes", "holds", "dead_letters"} <= summary.keys()
+
+
 def test_a_crash_loop_of_one_kind_alone_is_no_end(start: Start) -> None:
     one = start("dies", "well", "CRASH_LOOP_PATIENCE=1")
     poll(lambda: one.said('"failures":4'), "it goes on trying", 60)
@@ -191,11 +212,13 @@ def is_past(moment: float) -> bool:
 
 
 def test_term_during_boot_is_not_lost(start: Start) -> None:
-    for delay in (0.3, 0.6, 0.9):
+    """At any moment since its first line, and while the children boot."""
+    for delay in (0.0, 0.2, 0.5, 1.0, 1.5):
         one = start("slow_boot", "slow_boot")
+        poll(partial(heeds_signals, one.process.pid), "its first line", 30)
         poll(partial(is_past, time.monotonic() + delay), "a moment of the boot", 5)
-        assert one.end() in {0, -signal.SIGTERM}
-        assert one.process.returncode == 0 or not one.children()
+        assert one.end() == 0
+        assert not one.children()
 
 
 def test_a_leaking_child_is_recycled_gracefully(start: Start) -> None:

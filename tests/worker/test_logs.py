@@ -82,6 +82,25 @@ log.error('splunk is down', error='another')
     assert [line["error"] for line in found if line["event"] == "splunk is down"] == ["refused", "another"]
 
 
+def test_what_was_kept_back_is_counted_when_no_more_comes() -> None:
+    found = lines("""
+import time
+from worker.logs import Repeats
+logs._repeats._after = 0.2
+for number in range(50): log.error('splunk is down', error='refused', url=number)
+logs.tell_repeats()
+end = time.monotonic() + 0.3
+while time.monotonic() < end: pass
+logs.tell_repeats()
+logs.tell_repeats()
+log.info('end')
+""")
+    assert [(line["event"], line.get("repeated"), line.get("url")) for line in found] == [
+        ("splunk is down", None, 0), ("splunk is down", 49, 49), ("end", None, None),
+    ]  # fmt: skip
+    assert {line["level"] for line in found[:2]} == {"error"}
+
+
 def test_libraries_and_warnings_speak_through_our_lines() -> None:
     found = lines("""
 import logging, warnings
