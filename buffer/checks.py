@@ -19,7 +19,7 @@ from buffer.settings import SpoolSettings
 
 FORMAT = "1"
 #: File systems that cannot promise durability, by the name the kernel gives them.
-_UNFIT = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "tmpfs", "ramfs", "9p", "fuse.sshfs"}
+UNFIT = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "tmpfs", "ramfs", "9p", "fuse.sshfs"}
 
 
 def check_format(directory: Path) -> None:
@@ -59,7 +59,7 @@ def write_durably(path: Path, text: str) -> None:
 def check_file_system(settings: SpoolSettings) -> None:
     """Raises SpoolUnusable on one that cannot promise durability, unless forced."""
     kind = file_system(settings.directory)
-    if kind in _UNFIT and not settings.force_file_system:
+    if kind in UNFIT and not settings.force_file_system:
         raise SpoolUnusable(
             f"{settings.directory} is on {kind}, which cannot keep a promise of durability",
             "use a local disk with ext4, xfs or btrfs, or set spool.force_file_system = true",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from supervisor.cli_output import limited, show, write_json
+from supervisor.cli_output import limited, write_json
+
+if TYPE_CHECKING:
+    from supervisor.check_step import Step
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
@@ -20,15 +26,37 @@ def check(
     json: Json = False,
 ) -> None:
     """Settings, SLS, Splunk, spool and memory, step by step; each failure with its remedy."""
-    from supervisor.check import run_checks
-    from supervisor.config import load
+    from supervisor.check import run_checks, settings_steps
+    from supervisor.config import ConfigError, load
 
-    steps = run_checks(load(config), offline=offline, probe=not no_probe)
-    codes = {step.code for step in steps if step.result == "FAIL"}
-    found = [{"name": s.name, "result": s.result, "text": s.text, "remedy": s.remedy or None} for s in steps]
-    rows: list[list[Any]] = [["step", "", "", "remedy"], *([s.name, s.result, s.text, s.remedy] for s in steps)]
-    show({"ok": not codes, "steps": found}, json, rows)
+    found: list[Step] = []
+    try:
+        steps: Iterable[Step] = run_checks(load(config), offline=offline, probe=not no_probe)
+    except ConfigError as error:
+        steps = settings_steps(error.problems)
+    for step in steps:
+        found.append(step)
+        if not json:
+            tell(step)
+    codes = {step.code for step in found if step.result == "FAIL"}
+    if json:
+        shown = [{"name": s.name, "result": s.result, "text": s.text, "remedy": s.remedy or None} for s in found]
+        write_json({"ok": not codes, "steps": shown})
     raise typer.Exit(next((code for code in (78, 74, 77, 69) if code in codes), 0))
+
+
+def tell(step: Step) -> None:
+    """At once: a name server may take long to say that it does not know."""
+    from supervisor.table import text
+
+    result = f"{step.result:<4}"
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        colour = {"OK": 32, "WARN": 33}.get(step.result, 31)
+        result = f"\x1b[{colour}m{result}\x1b[0m"
+    sys.stdout.write(f"{result}  {text(step.name)}: {text(step.text)}\n")
+    if step.remedy:
+        sys.stdout.write(f"      do: {text(step.remedy)}\n")
+    sys.stdout.flush()
 
 
 def tap(

@@ -159,10 +159,12 @@ _BY_CODE: dict[str, type[SlsError]] = {
 
 def classify(status: int, code: str, message: str, request_id: str = "") -> SlsError:
     """SLS's answer as the error that says what to do."""
-    return _kind(status, code.lower())(message, status=status, code=code, request_id=request_id)
+    return _kind(status, code.lower(), message)(message, status=status, code=code, request_id=request_id)
 
 
-def _kind(status: int, code: str) -> type[SlsError]:
+def _kind(status: int, code: str, message: str) -> type[SlsError]:
+    if "denied by" in message and status in {401, 403}:  # "denied by sts or ram, action: log:…": the key itself is good
+        return Forbidden
     if code in _BY_CODE:
         return _BY_CODE[code]
     if "quotaexceed" in code or "flowcontrol" in code or "throttl" in code or status == 429:
