@@ -93,15 +93,26 @@ def size(
 ) -> None:
     """Bandwidth, shards, disk and CPU that so many logs a day need."""
     from supervisor.cli_output import show
+    from supervisor.cli_output import size as people
     from supervisor.size import parse_duration, parse_size, reckon
 
     try:
         needed = reckon(parse_size(per_day), parse_duration(outage))
     except ValueError as error:
         raise Failed(str(error), "sizes are written 1TB or 500GiB, durations 24h or 90m", 2) from error
-    show(
-        needed, json, [["what", "needed"], *([name.replace("_", " "), f"{value:,}"] for name, value in needed.items())]
-    )
+    rows = [
+        ["what", "needed", "for"],
+        ["bandwidth", f"{needed['mbit_per_second']:,} Mbit/s", "twice the mean, 5:1 compressed"],
+        ["shards", f"{needed['shards']:,}", "5 MB/s written to each, at twice the mean"],
+        [
+            "disk",
+            people(needed["disk_bytes"]),
+            f'an outage of {outage}: spool.max_bytes = "{needed["disk_bytes"] * 1.1 / 2**30:.0f}GiB"',
+        ],
+        ["disk rate", f"{people(needed['disk_bytes_per_second'])}/s", "twice the mean, durably written"],
+        ["cores", f"{needed['cores']:,}", "twice the mean, and as much again for a backlog"],
+    ]
+    show(needed, json, rows)
 
 
 @app.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-#: Raw to wire and disk at zstd's ratio; peak to mean; MB/s that a shard takes; raw MB per CPU-second of the whole way.
+#: Raw to wire and disk at zstd's ratio; peak to mean; MB/s that a shard takes; raw MB per CPU-second of the whole way, at half of
+#: what was measured: a backlog is to be drained beside what comes.
 RATIO, PEAK, SHARD_WRITE, RAW_PER_CPU_SECOND = 5.0, 2.0, 5e6, 50e6
 _SIZES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _DURATIONS: dict[str, float] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,3 +39,8 @@ def reckon(bytes_per_day: float, outage_seconds: float) -> dict[str, float]:
         "disk_bytes_per_second": math.ceil(mean * PEAK / RATIO),
         "cores": round(mean * PEAK / RAW_PER_CPU_SECOND, 2),
     }
+
+
+def spool_gib(disk_bytes: float) -> int:
+    """What to set: pulling stops at 95 %, and a GiB is kept for dead letters."""
+    return math.ceil(disk_bytes / 0.95 / 2**30) + 1

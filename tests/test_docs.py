@@ -85,9 +85,26 @@ def test_every_link_between_documents_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_operators_table_of_sizes_is_what_the_command_says() -> None:
+    from supervisor.size import parse_size, reckon
+
+    rows = re.findall(
+        r"^\| ([\d.]+ [GT]B) \| ([\d.]+) ([MG])bit/s \| (\d+) \| ([\d.]+) ([GT])B \|",
+        (ROOT / "docs/operations.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for per_day, rate, unit, shards, disk, of in rows:
+        found = reckon(parse_size(per_day), 86400)
+        assert float(rate) * {"M": 1, "G": 1000}[unit] == pytest.approx(found["mbit_per_second"], rel=0.02)
+        assert int(shards) == found["shards"]
+        assert float(disk) * {"G": 1e9, "T": 1e12}[of] == pytest.approx(found["disk_bytes"], rel=0.01)
+
+
 def test_every_hold_and_signal_has_its_line_for_the_operator() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     for kind in ("endpoint", "token", "index", "route", "payload", "dead", "source", "disk", "memory"):
         assert f"| `{kind}` |" in text
+        assert f"\n### {kind}: " in text, "its runbook"
     for signal in ("TERM", "HUP", "second TERM"):
         assert signal in text
