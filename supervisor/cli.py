@@ -94,7 +94,7 @@ def size(
     """Bandwidth, shards, disk and CPU that so many logs a day need."""
     from supervisor.cli_output import show
     from supervisor.cli_output import size as people
-    from supervisor.size import parse_duration, parse_size, reckon
+    from supervisor.size import parse_duration, parse_size, reckon, spool_gib
 
     try:
         needed = reckon(parse_size(per_day), parse_duration(outage))
@@ -107,7 +107,7 @@ def size(
         [
             "disk",
             people(needed["disk_bytes"]),
-            f'an outage of {outage}: spool.max_bytes = "{needed["disk_bytes"] * 1.1 / 2**30:.0f}GiB"',
+            f'an outage of {outage}: spool.max_bytes = "{spool_gib(needed["disk_bytes"])}GiB"',
         ],
         ["disk rate", f"{people(needed['disk_bytes_per_second'])}/s", "twice the mean, durably written"],
         ["cores", f"{needed['cores']:,}", "twice the mean, and as much again for a backlog"],

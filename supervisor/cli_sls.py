@@ -130,9 +130,11 @@ def replay(
     config: Config = None,
 ) -> None:
     """Fetch a time range again and send it, with the same ids; the consumer group is not touched."""
+    from supervisor.cli_output import progress
     from supervisor.cli_spool import directory_of
     from supervisor.config import load
     from supervisor.replay import replay as fetch
+    from supervisor.replay import spans
 
     settings = load(config)
     directory_of(config, writes=True)
@@ -140,8 +142,11 @@ def replay(
     begin, end = instant(since), instant(until)
     groups = 0
     with asking(chosen) as client:
-        for _, found in fetch(settings.spool, chosen, client, begin, end):
-            groups += found
+        wanted = spans(client, begin, end)
+        with progress(f"fetching {source}", sum(behind - first for _, first, behind in wanted)) as beat:
+            for found in fetch(settings.spool, chosen, client, wanted):
+                groups += found
+                beat(found)
     typer.echo(f"{groups} LogGroups spooled again; a running sender delivers them, else the next start", err=True)
 
 

@@ -23,20 +23,27 @@ def lane_of(spool: Path) -> Path:
     return spool / "lanes" / f"{(spool / 'id').read_text().strip()}-replay"
 
 
-def replay(settings: SpoolSettings, source: Any, client: Any, since: float, until: float) -> Iterator[tuple[int, int]]:
-    """Durably spool what arrived in SLS between two Unix times; yields (shard, LogGroups) after each pull."""
+def spans(client: Any, since: float, until: float) -> list[tuple[Any, int, int]]:
+    """(shard, cursor, cursor behind the last) of what arrived between two Unix times."""
+    return [
+        (shard, client.get_cursor_at(number, str(int(since))), client.get_cursor_at(number, str(int(until))))
+        for number, shard in sorted(client.shards().items())
+    ]
+
+
+def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple[Any, int, int]]) -> Iterator[int]:
+    """Durably spool it; yields LogGroups after each pull."""
     writer = LaneWriter.open(lane_of(settings.directory), settings)
     #: Each run is an epoch of its own, so that nothing counts as a re-pull of an earlier run.
     epoch = time.time_ns() // 1000
     try:
-        for number, shard in sorted(client.shards().items()):
-            at = client.get_cursor_at(number, str(int(since)))
-            end = client.get_cursor_at(number, str(int(until)))
+        for shard, begin, end in wanted:
+            at = begin
             while at < end:
-                found = client.pull_raw(number, at, COUNT, end=end)
+                found = client.pull_raw(shard.number, at, COUNT, end=end)
                 if found.groups:
                     writer.put([_pull(source, shard, at, epoch, found)])
-                    yield number, found.groups
+                    yield found.groups
                 if found.next <= at:
                     break
                 at = found.next

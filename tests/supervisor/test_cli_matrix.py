@@ -166,6 +166,18 @@ def test_on_a_narrow_terminal_without_colours_nothing_is_cut_and_nothing_is_colo
         assert not letters(plain.stdout + plain.stderr) - letters(shown), "what is cut"
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("spool verify", "checking"), ("spool export", "writing"), ("dead export", "writing"), ("replay", "fetching l")],
+)
+def test_what_takes_long_shows_how_far_it_is_on_a_terminal_alone(well: Bench, name: str, what: str) -> None:
+    code, shown = on_terminal(well, *words(well, name), columns=80)
+    assert code == 0, shown
+    assert what in shown
+    assert "100%" in shown
+    assert what not in well.run(*words(well, name)).stderr
+
+
 @pytest.mark.parametrize("name", ["status", "spool ls", "check"])
 def test_a_terminal_that_knows_nothing_gets_text_alone(bench: Bench, name: str) -> None:
     code, shown = on_terminal(bench, *words(bench, name), columns=80, TERM="dumb")
