@@ -14,8 +14,9 @@ from worker.sls import Shard
 from worker.start import Start, Where, decide
 
 log = get_logger()
-#: Seconds before `begin` is chosen because other shards have checkpoints: somebody may be saving the first ones now.
-SECOND_LOOK = 2.0
+#: Seconds before a second look. Other shards have checkpoints: somebody may be saving the first ones now. Moved back: the
+#: answer may be older than what another slot of this host has saved since. No checkpoint at all: see PATIENCE.
+BEFORE_BELIEVED = {Where.BORN: 2.0, Where.MOVED_BACK: 0.1, Where.SETTING: None}
 #: Of the consumer time-out, before `start` is chosen because none has: who made the group may be about to save them.
 PATIENCE = 1 / 3
 
@@ -33,9 +34,8 @@ class Acquired:
 def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float], bool]) -> Acquired | None:
     """None when asked to leave meanwhile. Raises SlsError or SpoolError; the caller tries again."""
     start, server = look(member, key)
-    if start.where in {Where.BORN, Where.SETTING}:
-        born = start.where is Where.BORN
-        if wait(SECOND_LOOK if born else PATIENCE * member.fence.timeout):
+    if start.where in BEFORE_BELIEVED:
+        if wait(BEFORE_BELIEVED[start.where] or PATIENCE * member.fence.timeout):
             return None
         start, server = look(member, key)
     if start.where is Where.SETTING:

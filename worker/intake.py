@@ -78,8 +78,8 @@ class Intake:
 def verified(pulled: RawPull) -> tuple[str, bytes]:
     """(codec, body) as they are stored: lz4 and zstd as they came, anything else as lz4."""
     if not pulled.groups:
-        if pulled.raw_size > 0:
-            raise Unverified(f"{pulled.raw_size} raw bytes without LogGroups")
+        if pulled.raw_size > 0 or pulled.body:
+            raise Unverified(f"{max(pulled.raw_size, len(pulled.body))} bytes without LogGroups")
         return "", b""
     with _ONE_AT_A_TIME:
         raw = check(pulled.body, pulled.codec, pulled.raw_size, pulled.groups)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.values import Outcome
-from worker import pace
+from worker import gone, pace
 from worker.acquire import acquire
+from worker.gone import Why
 from worker.held import HeldShard
 from worker.intake import Intake
 from worker.logs import get_logger
@@ -43,6 +44,8 @@ class Reader:
         self._pending: Ticket | None = None
         self._jump = True
         """The next pull may begin above the position: nothing lies between."""
+        self._refusals = 0
+        """How often in a row SLS has refused the cursor."""
 
     def run(self) -> None:
         """The thread."""
@@ -121,8 +124,8 @@ class Reader:
             return
         held = expected
         pulled = wrong = None
+        generation = self._member.fence.generation
         try:
-            generation = self._member.fence.generation
             if not self._member.fence.holds():
                 return
             pulled = self._pull(at)
@@ -141,7 +144,7 @@ class Reader:
             if held >= 0:
                 room.leave(held)
         if wrong is not None:
-            self._failed(at, wrong)
+            self._failed(at, wrong, generation)
         elif pulled is not None:
             self._pause(pulled)
 
@@ -152,16 +155,17 @@ class Reader:
         pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
         member.report.observe("pull_seconds", time.monotonic() - started, source=member.source.name)
         member.troubles.clear(f"{self._area} pull")
+        self._refusals = 0
         if pulled.groups:
             member.codec.answered(pulled.codec)
         return pulled
 
-    def _failed(self, at: int, error: SlsError) -> None:
+    def _failed(self, at: int, error: SlsError, generation: int) -> None:
         """Nothing is held any more but the put in progress."""
         if self._settle() != at:
             return
         if isinstance(error, InvalidCursor):
-            self._skip_what_is_gone(at, error)
+            self._go_on_where_sls_can(at, error, generation)
         elif isinstance(error, BadRequest) and self._member.codec.proving:
             self._member.codec.answered("")
         else:
@@ -231,29 +235,32 @@ class Reader:
     def _trouble(self, what: str, error: SlsError) -> None:
         self._rest(self._member.troubles.note(f"{self._area} {what}", error))
 
-    def _skip_what_is_gone(self, at: int, error: InvalidCursor) -> None:
-        """SLS does not have this cursor: on to the earliest that it has, and say what is lost."""
-        member, name = self._member, self._member.source.name
+    def _go_on_where_sls_can(self, at: int, error: InvalidCursor, generation: int) -> None:
+        """SLS refuses this cursor: find out why, and say what is lost."""
+        member, held, name = self._member, self._held, self._member.source.name
+        self._refusals += 1
         try:
-            member.refresh()
-            listed = member.shards.get(self._held.number)
-            begin = member.data.get_cursor_at(self._held.number, "begin")
+            found = gone.look(member, held.shard, at, self._refusals)
         except Revoked:
             raise
         except SlsError as wrong:
             self._trouble("pull", wrong)
             return
-        if listed is None or listed.created != self._held.shard.created:
-            log.warning("the shard was made anew", source=name, shard=self._held.number)
-            self._held.abandon()
+        if not member.fence.holds(generation):
+            return  # whoever has the shard now counts what is lost
+        if found.why is Why.ANEW:
+            log.warning("the shard was made anew", source=name, shard=held.number)
+            held.abandon()
             return
-        lost = begin - at
-        if lost > 0:
-            member.putter.skip_lost(self._held.key, self._held.epoch, begin, name, lost)
+        if found.why is Why.PASSING:
+            self._trouble("pull", error)
+            return
+        if found.why is Why.RETENTION:
+            member.putter.skip_lost(held.key, held.epoch, found.begin, name, found.begin - at)
         else:
-            self._held.epoch += 1
-            member.putter.start_epoch(self._held.key, self._held.epoch, None)
-        log.error("logs lost to retention", source=name, shard=self._held.number, cursor=at, begin=begin,
-                  groups=lost if lost > 0 else "unknown", error=error.error)  # fmt: skip
-        self._cursor = self._held.durable = begin
+            held.epoch += 1
+            member.putter.start_epoch(held.key, held.epoch, None)
+        log.error("logs lost to retention", source=name, shard=held.number, cursor=at, begin=found.begin,
+                  groups=found.begin - at if found.why is Why.RETENTION else "unknown", error=error.error)  # fmt: skip
+        self._cursor = held.durable = found.begin
         self._jump = True

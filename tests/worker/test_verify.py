@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tests.emulators.generator import Generator
 from tests.emulators.generator_wire import frame
+from worker.intake import verified
+from worker.sls_answer import RawPull
 from worker.verify import MAX_RAW, Unverified, check, count_groups, count_groups_slowly, decompress, zstd_bound
 
 RAW = b"".join(frame(made.data) for made in Generator(3).groups(2_000))
@@ -93,3 +95,10 @@ def test_both_ways_to_count_say_the_same_of_any_bytes(raw: bytes) -> None:
             count_groups(raw)
     else:
         assert count_groups(raw) == expected
+
+
+@pytest.mark.parametrize(("body", "raw_size"), [(b"x", 0), (b"", 1)])
+def test_an_answer_that_says_it_is_empty_and_is_not_moves_nothing(body: bytes, raw_size: int) -> None:
+    assert verified(RawPull(b"", "", 0, 0, 12, 0.0, False)) == ("", b"")
+    with pytest.raises(Unverified):
+        verified(RawPull(body, "", raw_size, 0, 12, 0.0, False))
