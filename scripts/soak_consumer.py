@@ -23,16 +23,21 @@ def main() -> int:
     asked.add_argument("--rate", type=int, default=1500, help="logs that come in a second")
     asked.add_argument("--step", type=int, default=500, help="LogGroups of four logs between two troubles")
     given = asked.parse_args()
-    log = tempfile.NamedTemporaryFile(prefix="sls-siem-chaos-", suffix=".log")
-    os.dup2(log.fileno(), 2)  # what the consumers say
+    with tempfile.NamedTemporaryFile(prefix="sls-siem-chaos-", suffix=".log") as log:
+        os.dup2(log.fileno(), 2)  # what the consumers say
+        return soak(given, Path(log.name))
+
+
+def soak(given: argparse.Namespace, log: Path) -> int:
+    """Run after run."""
     until, seed = time.monotonic() + given.hours * 3600, given.seed
     while time.monotonic() < until:
         work = Path(tempfile.mkdtemp(prefix=f"sls-siem-chaos-{seed}-"))
+        start = ("end", "begin")[seed % 2]
         try:
-            start = ("end", "begin")[seed % 2]
             said = chaos.live(work, seed, start, rounds=given.rounds, rate=given.rate, step=given.step)
         except AssertionError as error:
-            shutil.copy(log.name, work / "consumers.log")
+            shutil.copy(log, work / "consumers.log")
             print(f"seed {seed} FAILED, see {work}: {error}", flush=True)
             return 1
         print(said, flush=True)

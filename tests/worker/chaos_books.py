@@ -68,14 +68,14 @@ def reckon(had: Mapping[Group, bytes], gone: Mapping[int, int], spooled: Iterabl
                 found.suspect.add((one.shard, at))
             elif had.get((one.shard, at)) != group:
                 found.invented.add((one.shard, at))
-    for group, data in had.items():
+    for here, data in had.items():
         logs = count_logs(data)
         found.logs += logs
-        where = lanes.get(group, [])
+        where = lanes.get(here, [])
         if not where:
-            (found.taken if group[1] < gone.get(group[0], 0) else found.lost).add(group)
+            (found.taken if here[1] < gone.get(here[0], 0) else found.lost).add(here)
         if len(where) > 1:
-            found.copies |= {(*group, place): where for place in range(logs)}
+            found.copies |= {(*here, place): where for place in range(logs)}
     return found
 
 
