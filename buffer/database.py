@@ -83,6 +83,22 @@ class _Cache(diskcache.Cache):  # type: ignore[misc]
     without waiting for its other side, and a new one costs a few flushes instead of a hundred.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        try:
+            super().__init__(*arguments, **options)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """A connection that lives on would hold its lock against the next try of this very process, until the collector comes."""
+        connection = getattr(getattr(self, "_local", None), "con", None)
+        if connection is not None:
+            connection.close()
+        disk = getattr(self, "_disk", None)
+        if disk is not None:
+            disk.close()
+
     @property
     def _sql_retry(self) -> Callable[..., Any]:
         run: Callable[..., Any] = super()._sql_retry

@@ -27,6 +27,16 @@ def pytest_sessionstart() -> None:
         subprocess.run(["mount", "--make-rshared", "/"], check=False, capture_output=True)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What shares a machine or a house runs in its order in one process. With some versions of pytest, xdist forgets that."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                pytest.exit(
+                    "this pytest-xdist does not keep groups together with this pytest; see pyproject.toml", returncode=3
+                )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return

@@ -156,7 +156,13 @@ class Machine:
         clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": ""}
         kept = {name: os.environ[name] for name in os.environ if name.startswith("PIP_")}
         return subprocess.run(
-            [*inside, *command], capture_output=True, text=True, timeout=timeout, check=False, env=clean | kept
+            [*inside, *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=clean | kept,
+            start_new_session=True,  # what goes wrong in there signals nobody out here
         )
 
     def do(self, *command: str, timeout: float = 120) -> str:

@@ -98,7 +98,9 @@ def journal(machine: Machine) -> str:
 
 
 def main_pid(machine: Machine) -> str:
-    return shown(machine, "MainPID")["MainPID"]
+    pid = shown(machine, "MainPID")["MainPID"]
+    assert int(pid), f"it runs; {journal(machine)}"  # as a target of `kill`, 0 is the group of who asks
+    return pid
 
 
 def kernel(machine: Machine, pid: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,8 @@ def test_a_hundred_thousand_events_arrive_once_each_and_well_formed(tmp_path: Pa
         house.wait_delivered(180)
         assert house.delivered() == dict.fromkeys(house.expected(), 1)
         poll(lambda: checkpoints_at_end(house), "checkpoints at the end of every shard", 30)
-        began = time.monotonic()
         assert house.stop() == 0, house.tail()
-        assert time.monotonic() - began < 25
+        assert "child killed" not in (tmp_path / "supervisor.log").read_text(), "all stopped by themselves, in time"
         assert_books_balance(house)
         for line in house.hec.text("envelopes").split("\n"):
             assert_well_formed(json.loads(line))

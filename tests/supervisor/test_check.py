@@ -151,7 +151,7 @@ ALL = ("log:ListShards", "log:GetLogStore", "log:GetCursorOrData", "log:ListCons
     [
         (bad_settings, 78, "settings", "FAIL", "must be 1 to 256", "docs/configuration.md"),
         (small_memory, 78, "settings", "FAIL", "need at least", "docs/configuration.md"),
-        (clock(120), 0, "sls l clock", "WARN", "120 s behind theirs", "timedatectl"),
+        (clock(120), 0, "sls l clock", "WARN", " s behind theirs", "timedatectl"),
         (clock(-7200), 69, "sls l clock", "FAIL", "s ahead of theirs", "timedatectl"),
         (clock(-7200), 69, "sls l logstore", "FAIL", "RequestTimeTooSkewed", "set this host's clock"),
         (allowed(*ALL[1:]), 77, "sls l logstore", "FAIL", "denied by", "allow log:ListShards to the RAM user"),
