@@ -95,27 +95,31 @@ def _screen(found: dict[str, Any], history: list[dict[str, Any]], width: int) ->
     from supervisor.table import rich_text
 
     parts: list[Any] = []
-    for place, block in enumerate(blocks(found, time.time())):
+    shown = blocks(found, time.time())
+    for place, block in enumerate(shown):
+        if history and place == len(shown) - 2:  # behind the holds: a small screen ends somewhere
+            parts += [rich_text(trends(history, width), width, head=False), ""]
         parts += [rich_text(block.rows, width, head=block.head), ""]
-        if place == 1 and history:
-            parts += [rich_text(trends(history), width, head=False), ""]
     return Group(*parts)
 
 
-def trends(history: list[dict[str, Any]]) -> list[list[Any]]:
-    """A sparkline each, with its last and highest value."""
+def trends(history: list[dict[str, Any]], width: int = 200) -> list[list[Any]]:
+    """A sparkline each, as long as fits on a line, with its last and highest value."""
     from supervisor.picture import all_shards, worst
+    from supervisor.table import GAP
 
     came = [one["rates"]["fetched_bytes_per_second"] for one in history]
     went = [one["rates"]["delivered_events_per_second"] for one in history]
-    backlog = [float(one["spool"]["bytes"]) for one in history]
+    backlog = [float(max(0, one["spool"]["bytes"] - one["dead_letters"]["bytes"])) for one in history]
     lag = [worst(all_shards(one))[0] or 0.0 for one in history]
-    return [
-        ["read", sparkline(came), f"{size(came[-1])}/s, at most {size(max(came))}/s"],
-        ["delivered", sparkline(went), f"{went[-1]:,.0f} events/s, at most {max(went):,.0f}"],
-        ["backlog", sparkline(backlog), f"{size(backlog[-1])}, {trend(backlog)}"],
-        ["lag", sparkline(lag), f"{span(lag[-1])}, at most {span(max(lag))}"],
+    rows = [
+        ("read", came, f"{size(came[-1])}/s, at most {size(max(came))}/s"),
+        ("delivered", went, f"{went[-1]:,.0f} events/s, at most {max(went):,.0f}"),
+        ("backlog", backlog, f"{size(backlog[-1])}, {trend(backlog)}"),
+        ("lag", lag, f"{span(lag[-1])}, at most {span(max(lag))}"),
     ]
+    room = max(10, width - max(len(name) for name, _, _ in rows) - max(len(said) for _, _, said in rows) - 2 * GAP)
+    return [[name, sparkline(values[-room:]), said] for name, values, said in rows]
 
 
 def sparkline(values: list[float]) -> str:

@@ -21,6 +21,7 @@ FROM_CHILDREN = {
     "sls_errors_total": ("What SLS refused or could not do, by its error code.", ("source", "code")),
     "hec_possible_duplicates_total": ("Events sent again although they may have been taken.", ()),
     "lag_seconds": ("Age of the oldest log that is not pulled yet.", ("source", "shard")),
+    "newest_log_seconds": ("Since the newest log that was pulled had arrived in SLS.", ("source", "shard")),
     "retention_left_seconds": ("Until SLS deletes the oldest log that is not pulled yet.", ("source", "shard")),
     "checkpoint_age_seconds": ("Since the shard's checkpoint was last saved.", ("source", "shard")),
     "certificate_left_seconds": ("Until a certificate ends: an endpoint's, or `client`, ours.", ("endpoint",)),
@@ -129,7 +130,7 @@ def _spool(status: dict[str, Any]) -> Iterator[Metric]:
         "dead": sum(lane["dead"] for lane in spool["lanes"]),
         "parked": sum(lane["parked"] for lane in spool["lanes"]),
     }
-    yield _gauge("spool_bytes", "Bytes that wait on disk.", spool["bytes"])
+    yield _gauge("spool_bytes", "Bytes on disk: what waits, and the dead letters.", spool["bytes"])
     yield _gauge("spool_batches", "Batches that wait.", spool["batches"])
     yield _gauge("spool_groups", "LogGroups that wait.", spool["groups"])
     yield _gauge("spool_oldest_seconds", "Age of the oldest that waits.", spool["oldest_seconds"] or 0)

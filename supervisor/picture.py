@@ -12,6 +12,11 @@ from supervisor.cli_output import size, span
 HUMAN = {"token", "source", "disk", "dead"}
 #: Seconds to a full spool that are too few to wait and see.
 SOON_FULL = 7200.0
+ALL_IS_WELL = "all is well"
+#: Seconds of lag, and of age in the spool, that are worth a word: those of the alarms.
+LAGGING, OLD = 300.0, 900.0
+#: What is drained within so many seconds is no backlog.
+FLOWS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +61,16 @@ def flow(found: dict[str, Any]) -> list[list[Any]]:
     lag, left = worst(shards)
     sls = [f"{many(len(shards), 'shard')} of {many(len(found['sources']), 'source')}"]
     sls += [f"{size(rates['fetched_bytes_per_second'])}/s come"] if live else []
+    sls += [f"the newest log came {span(newest(shards))} ago"] if live and newest(shards) is not None else []
     sls += [f"SLS keeps the rest for {span(left)}"] if left is not None else []
     delivered = spool["books"]["delivered"] + spool["books"]["delivered_later"]
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in letters["reasons"].items())
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in letters["reasons"].items()) or "parked until their hold ends"
     used = f"{100 * memory['used'] / memory['budget']:.0f} %" if memory["budget"] else "-"
     return [
         ["SLS", f"{span(lag)} behind" if lag is not None else "-", "; ".join(sls)],
-        ["spool", size(spool["bytes"]), "; ".join(waiting(spool, live=live))],
+        ["spool", size(max(0, spool["bytes"] - letters["bytes"])), "; ".join(waiting(spool, live=live))],
         ["Splunk", f"{rates['delivered_events_per_second']:,.0f} events/s", f"{delivered:,} accepted so far"],
-        ["dead letters", f"{letters['count']:,}", reasons or ("parked until their hold ends" if letters["count"] else "none")],
+        ["dead letters", f"{letters['count']:,}", f"{reasons}; {size(letters['bytes'])}" if letters["count"] else "none"],
         ["memory", size(memory["used"]), f"{used} of {size(memory['budget'])}, level {memory['level']} of 3"],
     ]  # fmt: skip
 
@@ -81,17 +87,21 @@ def waiting(spool: dict[str, Any], *, live: bool = True) -> list[str]:
         said.append(f"{many(spool['batches'], 'batch')}, the oldest {span(spool['oldest_seconds'])} old")
     if not live:
         return said if spool["batches"] else [*said, "nothing waits"]
+    drained = spool["drained_in_seconds"]
+    flows = drained is not None and drained < FLOWS
     if spool["level"]:
         said.append("pulling is stopped")
-    elif spool["full_in_seconds"] is not None:
+    elif spool["full_in_seconds"] is not None and not flows:
         said.append(f"full in {span(spool['full_in_seconds'])} at this rate")
     if not spool["batches"]:
         return [*said, "nothing waits"]
-    if spool["drained_in_seconds"] is None:
+    if drained is None:
         return [*said, "not draining"]
+    said.append(f"drained in {span(drained)}")
     again = spool.get("live_again_in_seconds")
-    said.append(f"drained in {span(spool['drained_in_seconds'])}")
-    return [*said, "gaining nothing on new logs" if again is None else f"live again in {span(again)}"]
+    return (
+        said if flows else [*said, "gaining nothing on new logs" if again is None else f"live again in {span(again)}"]
+    )
 
 
 def hold(one: dict[str, Any]) -> list[list[Any]]:
@@ -111,12 +121,14 @@ def hold(one: dict[str, Any]) -> list[list[Any]]:
 
 def sources(found: dict[str, Any]) -> list[list[Any]]:
     """A line a source."""
-    rows: list[list[Any]] = [["source", "shards", "lag", "retention left", "checkpoint saved"]]
+    rows: list[list[Any]] = [["source", "shards", "lag", "newest log", "retention left", "checkpoint saved"]]
     for source in found["sources"]:
         lag, left = worst(source["shards"])
         ages = [s["checkpoint_age_seconds"] for s in source["shards"] if s["checkpoint_age_seconds"] is not None]
         saved = f"{span(max(ages))} ago" if ages else None
-        rows.append([source["name"], len(source["shards"]), span(lag), span(left), saved])
+        came = newest(source["shards"])
+        ago = None if came is None else f"{span(came)} ago"
+        rows.append([source["name"], len(source["shards"]), span(lag), ago, span(left), saved])
     return rows
 
 
@@ -141,6 +153,34 @@ def worst(shards: list[dict[str, Any]]) -> tuple[float | None, float | None]:
     return max(lags, default=None), min(left, default=None)
 
 
+def newest(shards: list[dict[str, Any]]) -> float | None:
+    """Seconds since the newest log that was pulled had arrived in SLS; None while nothing has come."""
+    return min((s["newest_seconds"] for s in shards if s.get("newest_seconds") is not None), default=None)
+
+
+def looked_into(found: dict[str, Any]) -> tuple[str, str]:
+    """State and reason. `running` is said only with what is not as it should be; what SLS will delete soon is worse."""
+    shards, spool, letters = all_shards(found), found["spool"], found["dead_letters"]["count"]
+    state, why = found["state"], found["reason"]
+    if state not in {"running", "degraded", "paused"}:
+        return state, why
+    soon = [shard for shard in shards if loses_soon(shard)]
+    if soon:
+        losing = f"SLS deletes logs that were not pulled in {span(worst(soon)[1])}: raise the logstore's retention"
+        return ("degraded", losing) if state == "running" else (state, f"{why}; {losing}")
+    if state != "running":
+        return state, why
+    remarks = [
+        f"source {one['name']} is {span(lag)} behind SLS" for one in found["sources"]
+        if (lag := worst(one["shards"])[0]) is not None and lag > LAGGING
+    ]  # fmt: skip
+    if (spool["oldest_seconds"] or 0) > OLD:
+        remarks.append(f"Splunk takes too little: what waits is up to {span(spool['oldest_seconds'])} old")
+    if letters:
+        remarks.append(f"{many(letters, 'dead letter')}: sls-siem dead ls")
+    return state, "; ".join(remarks) or ALL_IS_WELL
+
+
 def loses_soon(shard: dict[str, Any]) -> bool:
     """SLS will delete what was not pulled: under a quarter of the retention, or a day of one that is longer than two."""
     lag, left = shard["lag_seconds"], shard["retention_left_seconds"]
@@ -156,13 +196,12 @@ def nagios(found: dict[str, Any]) -> tuple[int, str]:
     code = {"running": 0, "starting": 1, "stopping": 1, "degraded": 1, "paused": 1}.get(state, 2)
     holds = found.get("holds", [])
     if state in {"running", "degraded", "paused"}:
-        shards, letters, full = all_shards(found), found["dead_letters"]["count"], found["spool"]["full_in_seconds"]
+        full, (state, why) = found["spool"]["full_in_seconds"], looked_into(found)
+        code = max(code, int(state != "running" or why != ALL_IS_WELL))
         if any(one["kind"] in HUMAN for one in holds) or (holds and full is not None and full < SOON_FULL):
             code = 2
-        if any(map(loses_soon, shards)):
-            code, why = 2, f"SLS deletes logs that were not pulled in {span(worst(shards)[1])}; {why}"
-        if letters and not code:
-            code, why = 1, f"{letters} dead letters: sls-siem dead ls"
+        if any(map(loses_soon, all_shards(found))):
+            code = 2
     advice = f" ({holds[0]['hint']})" if holds and state in {"degraded", "paused"} else ""
     word = ("OK", "WARNING", "CRITICAL")[code]
     return code, f"SLS-SIEM {word} - {state}: {why}{advice}{performance(found)}".replace("\n", " ")

@@ -20,6 +20,7 @@ from supervisor.child import Child, State
 from supervisor.health import Health
 from supervisor.listener import Shown
 from supervisor.looker import Look, Looker
+from supervisor.picture import looked_into
 from supervisor.rates import Rates
 from supervisor.settings import Settings
 from supervisor.totals import Totals
@@ -81,7 +82,8 @@ class Publisher:
     ) -> dict[str, Any]:
         used = sum(self.sizes.values())
         reports = list(look.reports.values())
-        holds = status.merge_holds([{"holds": self._own_holds(look, board, used, budget)}, *reports])
+        own = {"holds": self._own_holds(look, board, used, budget)}
+        holds = status.merge_holds([own, *reports], endpoints=len(self.settings.hec.urls))
         now = time.monotonic()
         shown = [self._child(child, board, now) for child in children]
         hanging = status.silent(
@@ -91,7 +93,7 @@ class Publisher:
         if now >= self._pss_at:
             self._pss_at = now + PSS_EVERY
             self._pss = memory.pss([os.getpid(), *(c.pid for c in children if c.pid)])
-        return {
+        document = {
             "schema": 1,
             "state": "down" if down else state,
             "reason": "stopped" if down else reason,
@@ -99,13 +101,14 @@ class Publisher:
             "supervisor": {"pid": os.getpid(), "since": status.iso(self._since), "version": VERSION, "host": HOST,
                            "spool_id": self._spool_id, "listen": self.listening},
             "children": shown,
-            "sources": status.merge_sources(reports),
+            "sources": status.merge_sources(reports, (source.name for source in self.settings.sources)),
             "spool": self._spool_document(look),
             "rates": self._rates.now(),
             "holds": [{**hold, "age_seconds": age(hold["since"])} for hold in holds],
             "dead_letters": status.dead_letters(look.lanes),
             "memory": {"used": used, "budget": budget, "level": board.memory_level, "pss": self._pss},
         }  # fmt: skip
+        return document | dict(zip(("state", "reason"), looked_into(document), strict=True))
 
     def _spool_document(self, look: Look) -> dict[str, Any]:
         left = spool_budget.room(self.settings.spool, outside.used_bytes(look.lanes), look.free)
@@ -172,7 +175,8 @@ class Publisher:
         rates, spool = document["rates"], document["spool"]
         self._history.append({
             "time": round(time.time()), "events": rates["delivered_events_per_second"],
-            "fetched": rates["fetched_bytes_per_second"], "bytes": spool["bytes"], "lag": max(lags, default=0),
+            "fetched": rates["fetched_bytes_per_second"], "bytes": spool["bytes"] - document["dead_letters"]["bytes"],
+            "lag": max(lags, default=0),
             "memory": document["memory"]["used"], "trouble": document["state"] not in {"running", "starting"},
         })  # fmt: skip
         self.shown.history = orjson.dumps(list(self._history))

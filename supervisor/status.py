@@ -26,6 +26,12 @@ TITLES = {
     "source": "SLS refuses us or does not answer", "disk": "the disk does not take",
     "disk room": "no room on the disk", "memory": "the memory budget is used up",
 }  # fmt: skip
+ONE_OF = "a Splunk endpoint does not take, others do"
+#: The gravest first: what stops all pulling, what needs a human, what holds up only some events.
+GRAVITY = {
+    kind: place
+    for place, kind in enumerate(("disk", "memory", "token", "source", "endpoint", "dead", "index", "route", "payload"))
+}
 
 
 def iso(when: float | None) -> str | None:
@@ -56,10 +62,8 @@ def state_of(
     """One word and its reason. `silent`: children that should have beaten, and for how many seconds they have not."""
     if stopping:
         return "stopping", "asked to stop"
-    waiting = [c.name for c in children if c.state is State.STARTING or (c.state is State.BACKOFF and not c.restarts)]
-    if waiting and not all(c.first_beat for c in children if c.state is State.RUNNING):
-        return "starting", f"waiting for {', '.join(waiting[:4])}"
-    if any(not c.restarts and c.state is State.STARTING for c in children):
+    waiting = [c.name for c in children if not c.restarts and c.state in {State.STARTING, State.BACKOFF}]
+    if waiting:
         return "starting", f"waiting for {', '.join(waiting[:4])}"
     for hold in holds:
         if hold["kind"] in PAUSING and hold.get("name") in PAUSING[hold["kind"]]:
@@ -72,7 +76,11 @@ def state_of(
         )
     if holds:
         worst = holds[0]
-        return "degraded", f"{title(worst)}: {worst['kind']} {worst['name']}: {worst['error']}"
+        more = f" (and {len(holds) - 1} more)" if len(holds) > 1 else ""
+        return (
+            "degraded",
+            f"{worst.get('title') or title(worst)}: {worst['kind']} {worst['name']}: {worst['error']}{more}",
+        )
     down = [c.name for c in children if c.state is not State.RUNNING]
     if down:
         return "degraded", f"{', '.join(down[:4])} not running: started again by itself; the log says why it ended"
@@ -89,8 +97,11 @@ def silent(ages: Iterable[tuple[str, float | None]]) -> list[tuple[str, float]]:
     return [(name, seconds) for name, seconds in ages if seconds is not None and seconds > SILENT_AFTER]
 
 
-def merge_holds(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of all children: the same hold once, with its oldest start and all its events."""
+def merge_holds(reports: Iterable[dict[str, Any]], endpoints: int = 1) -> list[dict[str, Any]]:
+    """Of all children: the same hold once, with its oldest start and all its events; the gravest first.
+
+    `endpoints`: how many URLs there are; while not all of them are held, the others take.
+    """
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for report in reports:
         for hold in report.get("holds", []):
@@ -98,13 +109,18 @@ def merge_holds(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             known = merged.setdefault(key, {**hold, "events": 0})
             known["since"] = min(known["since"], hold["since"])
             known["events"] += hold["events"]
-    found = sorted(merged.values(), key=lambda h: h["since"])
-    return [{**h, "title": title(h), "since": iso(h["since"]), "next_probe": iso(h["next_probe"])} for h in found]
+    found = sorted(merged.values(), key=lambda h: (GRAVITY.get(h["kind"], len(GRAVITY)), h["since"]))
+    others = sum(h["kind"] == "endpoint" for h in found) < endpoints
+    return [
+        {**h, "title": ONE_OF if others and h["kind"] == "endpoint" else title(h), "since": iso(h["since"]),
+         "next_probe": iso(h["next_probe"])}
+        for h in found
+    ]  # fmt: skip
 
 
-def merge_sources(reports: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """source → its shards, with who holds them."""
-    sources: dict[str, list[dict[str, Any]]] = {}
+def merge_sources(reports: Iterable[dict[str, Any]], names: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """source → its shards, with who holds them; those of the settings (`names`) are there without any, too."""
+    sources: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for report in reports:
         for shard in report.get("facts", {}).get("shards", []):
             shown = {key: value for key, value in shard.items() if key != "source"}

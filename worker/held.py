@@ -27,6 +27,8 @@ class HeldShard:
         """Read-only and read to its end."""
         self.edge: float | None = None
         """Everything that SLS received before has been pulled, Unix seconds."""
+        self.newest: float | None = None
+        """When the newest log that was pulled had arrived in SLS, Unix seconds."""
         self.alarm = 0
         self.caught_up = time.time()
         """When the checkpoint last was where `durable` is."""

@@ -215,6 +215,8 @@ class Reader:
     def _pause(self, pulled: RawPull) -> None:
         member = self._member
         listed = member.shards.get(self._held.number)
+        if pulled.groups and pulled.arrived:
+            self._held.newest = pulled.arrived
         if pulled.at_end:
             self._held.edge = time.time()
         elif pulled.arrived:

@@ -12,6 +12,11 @@ from worker.member import Member
 from worker.report import Report
 
 log = get_logger()
+#: Of a shard's row → metric.
+GAUGES = {
+    "lag_seconds": "lag_seconds", "newest_seconds": "newest_log_seconds",
+    "retention_left_seconds": "retention_left_seconds", "checkpoint_age_seconds": "checkpoint_age_seconds",
+}  # fmt: skip
 
 
 def row(held: HeldShard, retention: float | None, now: float) -> dict[str, Any]:
@@ -23,6 +28,7 @@ def row(held: HeldShard, retention: float | None, now: float) -> dict[str, Any]:
         "source": held.source,
         "shard": held.number,
         "lag_seconds": None if lag is None else round(lag, 1),
+        "newest_seconds": None if held.newest is None else round(max(0.0, now - held.newest), 1),
         "retention_left_seconds": None if lag is None or retention is None else round(retention - lag, 1),
         "checkpoint_age_seconds": round(now - held.caught_up, 1),
     }
@@ -56,10 +62,10 @@ def show(report: Report, child: str, members: Sequence[Member]) -> None:
         for held in member.live():
             if held.edge is not None and member.retention is not None:
                 warn(held, member.retention - max(0.0, now - held.edge), member.retention)
-    for name in ("lag_seconds", "retention_left_seconds", "checkpoint_age_seconds"):
-        report.forget(name)
+    for name, metric in GAUGES.items():
+        report.forget(metric)
         for one in rows:
             if one[name] is not None:
-                report.set(name, one[name], source=one["source"], shard=str(one["shard"]))
+                report.set(metric, one[name], source=one["source"], shard=str(one["shard"]))
     report.set("shards_held", len(rows), child=child)
     report.fact("shards", rows)

@@ -7,7 +7,7 @@ import pytest
 from buffer.settings import MIB
 from supervisor import memory
 from supervisor.child import ABORT_GRACE, BOOT_TIMEOUT, HANG_TIMEOUT, Action, Child, State, is_crash_loop
-from supervisor.status import merge_holds, silent, state_of
+from supervisor.status import merge_holds, merge_sources, silent, state_of
 from worker.backoff import next_wait, respawn_wait
 
 
@@ -152,6 +152,7 @@ def test_the_state_is_one_word_and_its_reason() -> None:
 
     assert state()[0] == "running"
     assert state(holds=[hold]) == ("degraded", "Splunk refuses the token: token default: 403/4: Invalid token")
+    assert state(holds=[hold, hold, hold])[1].endswith("403/4: Invalid token (and 2 more)")
     disk = {"kind": "disk", "name": "room", "error": "the disk is full"}
     assert state(holds=[hold, disk]) == ("paused", "the disk is full: pulling stops, draining goes on")
     assert state(holds=[{"kind": "memory", "name": "budget", "error": "e"}])[0] == "paused"
@@ -164,9 +165,32 @@ def test_the_state_is_one_word_and_its_reason() -> None:
     assert state()[0] == "degraded"
     children[:] = [born()]
     assert state()[0] == "starting"
+    children[0].state = State.BACKOFF
+    assert state()[0] == "starting", "before the first start, too"
+    children[:] = [running(), born()]
+    children[1].restarts = 1
+    assert state()[0] == "degraded", "that is not the first start"
 
 
 def test_the_same_hold_of_several_children_is_one() -> None:
     hold = {"kind": "index", "name": "i", "since": 5.0, "events": 2, "error": "e", "hint": "h", "next_probe": 9.0}
     merged = merge_holds([{"holds": [hold]}, {"holds": [{**hold, "since": 3.0, "events": 4}]}])
     assert [(h["events"], h["since"]) for h in merged] == [(6, "1970-01-01T00:00:03.000Z")]
+
+
+def test_the_gravest_hold_comes_first_and_a_splunk_with_other_endpoints_is_not_called_down() -> None:
+    def hold(kind: str, name: str, since: float) -> dict[str, object]:
+        return {"kind": kind, "name": name, "since": since, "events": 0, "error": "e", "hint": "h", "next_probe": None}
+
+    held = [hold("index", "i", 1.0), hold("endpoint", "a", 2.0), hold("token", "t", 3.0), hold("strange", "x", 0.0)]
+    merged = merge_holds([{"holds": held}], endpoints=2)
+    assert [h["kind"] for h in merged] == ["token", "endpoint", "index", "strange"]
+    assert merged[1]["title"] == "a Splunk endpoint does not take, others do"
+    both = merge_holds([{"holds": [*held, hold("endpoint", "b", 4.0)]}], endpoints=2)
+    assert {h["title"] for h in both if h["kind"] == "endpoint"} == {"Splunk does not take"}
+
+
+def test_a_source_of_the_settings_is_shown_without_shards_too() -> None:
+    shard = {"source": "a", "shard": 3, "lag_seconds": 1.0}
+    shown = merge_sources([{"child": "consumer-0", "facts": {"shards": [shard]}}], ["a", "b"])
+    assert [(one["name"], len(one["shards"])) for one in shown] == [("a", 1), ("b", 0)]

@@ -21,8 +21,8 @@ import jsonschema
 import pytest
 
 from supervisor.cli_status import sparkline, trend, trends
-from supervisor.picture import blocks, loses_soon, nagios, waiting
-from supervisor.status import iso
+from supervisor.picture import blocks, looked_into, loses_soon, nagios, waiting
+from supervisor.status import GRAVITY, TITLES, iso
 from tests.waiting import poll
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def shard(**changes: Any) -> dict[str, Any]:
     return {"shard": 0, "child": "consumer-0", "lag_seconds": 1.0, "retention_left_seconds": 30 * 86400.0,
-            "checkpoint_age_seconds": 2.0} | changes  # fmt: skip
+            "checkpoint_age_seconds": 2.0, "newest_seconds": 3.0} | changes  # fmt: skip
 
 
 def told(found: dict[str, Any], now: float = NOW) -> str:
@@ -74,12 +74,12 @@ def test_all_is_well_in_five_lines() -> None:
     for expected in (
         "sls-siem RUNNING all is well",
         "siem-1, 1.2.3, pid 7, up 2.0 h",
-        "SLS 12 s behind 2 shards of 1 source; 2.0 MB/s come; SLS keeps the rest for 30.0 d",
+        "SLS 12 s behind 2 shards of 1 source; 2.0 MB/s come; the newest log came 3 s ago; SLS keeps the rest for 30.0 d",
         "nothing waits",
         "1,500 events/s",
         "dead letters 0 none",
         "50 % of 1.0 GB, level 0 of 3",
-        "trail 2 12 s 30.0 d 2 s ago",
+        "trail 2 12 s 3 s ago 30.0 d 2 s ago",
         "consumer-0 running 8 50 MB 0 s ago 0",
     ):
         assert expected in text
@@ -96,6 +96,10 @@ def test_an_outage_tells_how_much_waits_and_how_it_goes_on() -> None:
     assert waiting(draining["spool"])[-2:] == ["drained in 10 min", "live again in 20 min"]
     losing = document(**spool, spool__drained_in_seconds=600.0, spool__live_again_in_seconds=None)
     assert waiting(losing["spool"])[-1] == "gaining nothing on new logs"
+    usual = document(
+        **spool, spool__drained_in_seconds=2.0, spool__full_in_seconds=9e6, spool__live_again_in_seconds=None
+    )
+    assert waiting(usual["spool"])[2:] == ["drained in 2 s"], "what always waits a little is no backlog"
     full = document(**spool, spool__level=1, spool__full_in_seconds=0.0)
     assert "pulling is stopped" in waiting(full["spool"])
 
@@ -119,6 +123,8 @@ def test_a_stale_picture_says_of_when_it_is_and_forecasts_nothing() -> None:
 
 def test_a_picture_of_an_older_version_is_read_too() -> None:
     old = document(state="stale")
+    for one in old["sources"][0]["shards"]:
+        del one["newest_seconds"]
     del old["rates"], old["spool"]["live_again_in_seconds"], old["spool"]["free_bytes"], old["supervisor"]["host"]
     assert "STALE" in told(old)
     assert nagios(old)[0] == 2
@@ -135,6 +141,7 @@ def test_a_picture_of_an_older_version_is_read_too() -> None:
         ({"state": "paused", "holds": [{**HOLD, "kind": "memory"}]}, 1, "WARNING - paused"),
         ({"state": "paused", "holds": [{**HOLD, "kind": "disk"}]}, 2, "CRITICAL - paused"),
         ({"dead_letters": {"count": 37, "bytes": 1, "reasons": {"400/6": 37}}}, 1, "37 dead letters: sls-siem dead ls"),
+        ({"sources": [{"name": "s", "shards": [shard(lag_seconds=4000.0)]}]}, 1, "running: source s is 67 min behind SLS"),
         ({"sources": [{"name": "s", "shards": [shard(lag_seconds=9e6, retention_left_seconds=7200.0)]}]}, 2, "deletes logs"),
         ({"state": "stale"}, 2, "CRITICAL - stale"),
         ({"state": "down"}, 2, "CRITICAL - down"),
@@ -145,6 +152,39 @@ def test_nagios(changes: dict[str, Any], code: int, expected: str) -> None:
     assert found[0] == code
     assert expected in found[1]
     assert "\n" not in found[1]
+
+
+def test_what_runs_says_what_is_not_as_it_should_be() -> None:
+    assert looked_into(document(reason="anything")) == ("running", "all is well")
+    late = document(
+        sources=[{"name": "a", "shards": [shard()]}, {"name": "b", "shards": [shard(lag_seconds=7200.0)]}],
+        spool__oldest_seconds=1200.0, dead_letters={"count": 1, "bytes": 1, "reasons": {"400/6": 1}},
+    )  # fmt: skip
+    assert looked_into(late) == (
+        "running",
+        "source b is 2.0 h behind SLS; Splunk takes too little: what waits is up to 20 min old; 1 dead letter: sls-siem dead ls",
+    )
+    gone = [{"name": "s", "shards": [shard(lag_seconds=29 * 86400.0, retention_left_seconds=7200.0)]}]
+    state, why = looked_into(document(sources=gone))
+    assert (state, why) == (
+        "degraded",
+        "SLS deletes logs that were not pulled in 2.0 h: raise the logstore's retention",
+    )
+    held = looked_into(document(sources=gone, state="paused", reason="the disk is full"))
+    assert held == ("paused", f"the disk is full; {why}")
+    assert looked_into(document(sources=gone, state="stopping", reason="asked to stop"))[1] == "asked to stop"
+
+
+def test_the_spool_says_what_waits_without_the_dead_letters_and_those_how_large_they_are() -> None:
+    parked = document(spool__bytes=3_000_000, dead_letters={"count": 2, "bytes": 3_000_000, "reasons": {}})
+    assert "spool 0 B of 10 GB; nothing waits" in told(parked)
+    assert "dead letters 2 parked until their hold ends; 3.0 MB" in told(parked)
+
+
+def test_every_kind_of_hold_has_a_title_a_rank_and_a_place_in_the_schema() -> None:
+    schema = json.loads((ROOT / "docs" / "schema" / "status.json").read_text())
+    kinds = schema["properties"]["holds"]["items"]["properties"]["kind"]["enum"]
+    assert set(kinds) == set(GRAVITY) == {title.split()[0] for title in TITLES}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +205,10 @@ def test_sparklines_and_trends() -> None:
     rows = trends([document(), later])
     assert [row[0] for row in rows] == ["read", "delivered", "backlog", "lag"]
     assert "growing" in rows[2][2]
+    long = trends([document()] * 60, width=80)
+    assert max(len(row[1]) for row in long) < 60, "a line each"
+    assert all(9 + len(row[1]) + 4 + len(row[2]) <= 80 for row in long)
+    assert len(trends([document()] * 60, width=200)[0][1]) == 60
 
 
 # on a terminal
