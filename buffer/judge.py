@@ -24,10 +24,10 @@ def judge(pull: Pull, position: Position | None) -> Answer:
 
 
 def is_behind(pull: Pull, position: Position | None) -> bool:
-    """Whether a batch that the index does not know holds nothing new in this pull."""
+    """Whether a batch that the index does not know holds nothing new in this pull. One that overlaps and goes further does."""
     if position is None or position.epoch != pull.epoch:
         return position is not None and position.epoch > pull.epoch
-    return position.put is not None and pull.begin < position.put
+    return position.put is not None and pull.begin < position.put and pull.next <= position.put
 
 
 def after(pull: Pull, position: Position | None) -> Position:

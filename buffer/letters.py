@@ -154,7 +154,8 @@ class Letters(Lane):
         add(sql, "dead_purged", len(known))  # they are counted as buried once more
         self._forget(sql, empty)
         self._name(sql, "dead", stored)
-        insert_letters(sql, stored[2], [body.describe_letter(letter) for letter in buried])
+        new = insert_letters(sql, stored[2], [body.describe_letter(letter) for letter in buried])
+        add(sql, "dead_purged", len(buried) - new)  # the same one twice: an overlap of pulls
         return empty
 
     def _change(self, changes: Sequence[dict[str, Any]], **counted: int) -> int:
@@ -220,12 +221,14 @@ class Letters(Lane):
         sql("INSERT OR REPLACE INTO counter(name, label, value) VALUES ('letters_sequence', '', ?)", (self._last,))
 
 
-def insert_letters(sql: Callable[..., sqlite3.Cursor], file: str, described: Sequence[dict[str, Any]]) -> None:
-    """The rows that point into a file of letters; a letter that is there already keeps its row."""
+def insert_letters(sql: Callable[..., sqlite3.Cursor], file: str, described: Sequence[dict[str, Any]]) -> int:
+    """The rows that point into a file of letters; a letter that is there already keeps its row. How many are new."""
+    new = 0
     for place, letter in enumerate(described):
-        sql(
+        new += sql(
             "INSERT OR IGNORE INTO dead(sls_id, file, place, state, hold, time, tries, status, code, text, bytes)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (letter["sls_id"], file, place, letter["state"], letter["hold"], letter["time"], letter["tries"],
              letter["status"], letter["code"], letter["text"], letter["size"]),
-        )  # fmt: skip
+        ).rowcount  # fmt: skip
+    return new

@@ -312,42 +312,6 @@ def lowest_waiting_of(spool: Path, places: Iterable[tuple[str, str, int]]) -> di
 _LOWEST = "SELECT min(begin) FROM held WHERE project = ? AND logstore = ? AND shard = ?"
 
 
-def verify(spool: Path) -> Iterator[dict[str, Any]]:
-    """Every body, those of dead letters too, against its CRC and its row: one dict a file, `fault` None where it is sound.
-
-    What is acked or removed while we look is passed over.
-    """
-    for directory in lane_directories(spool):
-        for batch in batches(spool, directory.name):
-            fault = _fault(Path(batch["file"]), body.BATCH, batch["id"])
-            if not fault or _is_row(directory, "batch", batch["id"]):
-                yield {"lane": directory.name, "file": batch["file"], "fault": fault, "pulls": batch["pulls"]}
-        seen: set[str] = set()
-        for number, file in rows(directory, "SELECT id, file FROM dead WHERE 1"):
-            if file not in seen:
-                seen.add(file)
-                fault = _fault(directory / file, body.DEAD)
-                if not fault or _is_row(directory, "dead", number):
-                    yield {"lane": directory.name, "file": str(directory / file), "fault": fault, "pulls": []}
-
-
-def _fault(path: Path, kind: int, sequence: int | None = None) -> str | None:
-    try:
-        loaded = body.unpack(path.read_bytes())
-    except SpoolError as error:
-        return str(error)
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    if loaded.kind != kind or sequence not in {None, loaded.sequence}:
-        return "the file holds something else than its row says"
-    return None
-
-
-def _is_row(lane: Path, table: str, number: int) -> bool:
-    with connection(lane) as db:
-        return bool(db and db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (number,)).fetchone())
-
-
 def free_bytes(path: Path) -> tuple[int, int]:
     """Bytes and inodes that the file system has left for us."""
     found = os.statvfs(path)

@@ -53,6 +53,7 @@ def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Sha
                 for key in sorted(known.keys() | epochs.keys()):
                     epoch = max(known.get(key, 0), epochs.get(key, 0))
                     save_position(sql, key, Position(epoch + 1, None, None))
+                _begin_books(sql)
                 add(sql, "rebuilt", 1)
         finally:
             cache.close()
@@ -63,6 +64,13 @@ def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Sha
         for lock in locks:
             os.close(lock)
     log.error("index rebuilt from the bodies", lane=lane.name, why=why, batches=batches, dead_letters=letters)
+
+
+def _begin_books(sql: states.Sql) -> None:
+    """What was buried begins with the letters that are there: how many had gone, and where to, only the lost index knew."""
+    sql("DELETE FROM counter WHERE name IN ('buried', 'decoded', 'delivered_later', 'dead_purged')")
+    add(sql, "buried", _letters_there(sql))
+    add(sql, "decoded", _letters_there(sql), "(rebuilt)")
 
 
 def known_epochs(spool: Path) -> dict[ShardKey, int]:
@@ -130,17 +138,24 @@ def insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body
     file = f"v/{name}"
     stored = (found.size, 2, file, None)
     if found.kind == body.STATES:
+        before = _letters_there(sql)
         states.apply(sql, found.meta)
+        add(sql, "delivered_later", before - _letters_there(sql))
         name_file(cache, f"states-{file}", stored)
         add(sql, "states_bytes", allocated(found.size))
         return 0
     ids = [letter["sls_id"] for letter in found.meta]
-    states.apply(sql, [{"gone": ids}])  # buried once more: the newer file holds it
+    again, _ = states.apply(sql, [{"gone": ids}])  # buried once more: the newer file holds it
     name_file(cache, f"dead-{file}", stored)
     add(sql, "letters_file_bytes", allocated(found.size))
-    insert_letters(sql, file, found.meta)
+    add(sql, "dead_purged", again + len(ids) - insert_letters(sql, file, found.meta))
     add(sql, "buried", len(ids))
     return len(ids)
+
+
+def _letters_there(sql: states.Sql) -> int:
+    found: int = sql("SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'letters'").fetchone()[0]
+    return found
 
 
 def drop_empty(sql: states.Sql) -> None:

@@ -21,7 +21,9 @@ from buffer.rebuild import drop_empty, insert_later
 
 log = structlog.get_logger()
 #: Seconds in which a file of letters finds its row, or never.
-_YOUNG = 60
+_YOUNG = 3600
+#: Rows of the index looked at in one statement.
+_PAGE = 10_000
 
 
 def sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None], *, both: bool) -> int:
@@ -30,8 +32,7 @@ def sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None], 
     The caller has the writer's side; `both`: take the other side's lock too, where it is free, and judge letters as well.
     Raises SpoolDamaged where the index cannot be right.
     """
-    there = sum(1 for _ in os.scandir(lane.directory / "v"))
-    if there == lane.rows("SELECT count(*) FROM Cache")[0][0]:
+    if _is_in_step(lane):
         return 0
     lock = _reader_lock(lane.directory) if both else None
     try:
@@ -39,6 +40,24 @@ def sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None], 
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _is_in_step(lane: Lane) -> bool:
+    """Whether each file has its row and each row its file: as many, and the same sum of hashes, which a million names need not
+    be kept for.
+
+    Numbers alone would not do: an index that lost its last rows misses as many files as it does not know, when as many batches
+    were put as were acked.
+    """
+    there = names = after = 0
+    for entry in os.scandir(lane.directory / "v"):
+        there += 1
+        names += hash(f"v/{entry.name}")
+    while rows := lane.rows("SELECT rowid, filename FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT ?", after, _PAGE):
+        there -= len(rows)
+        names -= sum(hash(name) for _, name in rows)
+        after = rows[-1][0]
+    return there == names == 0
 
 
 def _sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None], *, alone: bool) -> int:
@@ -53,7 +72,7 @@ def _sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None],
         kind, sequence = _judge(entry, alone)
         if kind == body.BATCH and sequence > last:
             newer.append((sequence, entry.name))
-        elif kind == body.BATCH and lane.rows("SELECT 1 FROM batch WHERE id = ?", sequence):
+        elif kind == body.BATCH and not _is_there(lane, sequence):
             raise SpoolDamaged(f"the index of lane {lane.directory.name} names a wrong file for batch {sequence}")
         elif kind in {body.DEAD, body.STATES} and sequence > last_letters:
             letters.append((sequence, entry.name))
@@ -62,6 +81,16 @@ def _sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None],
             removed += 1
     removed += sum(not take_in(name) for _, name in sorted(newer))
     return removed + sum(not _take_in_letters(lane, name) for _, name in sorted(letters))
+
+
+def _is_there(lane: Lane, sequence: int) -> bool:
+    """Whether the file that the index names for a batch holds it, so that another one of that number is a leftover."""
+    for (file,) in lane.rows("SELECT file FROM batch WHERE id = ?", sequence):
+        try:
+            return body.head_of(lane.directory / file) == (body.BATCH, sequence)
+        except OSError:
+            return not lane.rows("SELECT 1 FROM batch WHERE id = ?", sequence)  # acked at this moment?
+    return True  # it was acked
 
 
 def last_sequence(lane: Lane) -> int:

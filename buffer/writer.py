@@ -50,21 +50,48 @@ class LaneWriter(Lane):
         except OSError as error:
             raise classify(error, f"{name} in lane {self.directory.name}") from error
         pulls = [body.restore_pull(*one) for one in zip(loaded.meta, loaded.payloads, strict=True)]
+        fresh, changed = self._fresh(pulls)
+        if not fresh:
+            self.disk.remove(f"v/{name}")
+            return False
+        what = f"a batch in lane {self.directory.name}"
+        if len(fresh) == len(pulls):
+            size, mode, file = loaded.size, MODE_BINARY, f"v/{name}"
+        else:  # the put before it failed and is taken in too: what both hold may not be there twice
+            size, mode, file = self._write(fresh, loaded.sequence, loaded.time, what)
+        with self.transaction(what) as sql:
+            self._insert(
+                sql, loaded.sequence, loaded.time, file, size, mode, fresh, [body.describe_pull(one) for one in fresh]
+            )
+            for key, position in changed.items():
+                positions.save_position(sql, key, position)
+        self._positions.update(changed)
+        if file != f"v/{name}":
+            self.disk.remove(f"v/{name}")
+        log.warning("a batch that the index did not know is taken in", lane=self.directory.name, file=file[2:])
+        return True
+
+    def _fresh(self, pulls: Sequence[Pull]) -> tuple[list[Pull], dict[ShardKey, Position]]:
+        """Those that hold something new, and where they bring the positions."""
+        fresh: list[Pull] = []
         changed: dict[ShardKey, Position] = {}
         for pull in pulls:
             known = changed.get(pull.key) or self.position(pull.key)
             if not is_behind(pull, known):
                 changed[pull.key] = after(pull, known)
-        if not changed:
-            self.disk.remove(f"v/{name}")
-            return False
-        with self.transaction(f"a batch in lane {self.directory.name}") as sql:
-            self._insert(sql, loaded.sequence, loaded.time, f"v/{name}", loaded.size, MODE_BINARY, pulls, loaded.meta)
-            for key, position in changed.items():
-                positions.save_position(sql, key, position)
-        self._positions.update(changed)
-        log.warning("a batch that the index did not know is taken in", lane=self.directory.name, file=name)
-        return True
+                fresh.append(pull)
+        return fresh, changed
+
+    def _write(self, pulls: Sequence[Pull], sequence: int, now: float, what: str) -> tuple[int, int, str]:
+        """Their file, durable: size, mode and name."""
+        described = [body.describe_pull(pull) for pull in pulls]
+        try:
+            size, mode, file, _ = self.disk.store(
+                body.pack(body.BATCH, sequence, now, described, [pull.body for pull in pulls]), read=False
+            )
+        except OSError as error:
+            raise classify(error, what) from error
+        return size, mode, file
 
     def put(self, pulls: Sequence[Pull]) -> list[Answer]:
         """Store what is new of them; returns when durable. On any error none is stored."""
@@ -88,24 +115,19 @@ class LaneWriter(Lane):
             raise found from error
 
     def _store(self, stored: Sequence[Pull], changed: Mapping[ShardKey, Position]) -> None:
-        now = time.time()
-        sequence = self._next_sequence()
-        described = [body.describe_pull(pull) for pull in stored]
-        pieces = body.pack(body.BATCH, sequence, now, described, [pull.body for pull in stored])
-        what = f"a batch in lane {self.directory.name}"
-        try:
-            size, mode, file, _ = self.disk.store(pieces, read=False)
-        except OSError as error:
-            raise classify(error, what) from error
+        now, sequence, what = time.time(), self._next_sequence(), f"a batch in lane {self.directory.name}"
+        size, mode, file = self._write(stored, sequence, now, what)
         committing = False
         try:
             with self.transaction(what) as sql:
-                self._insert(sql, sequence, now, file, size, mode, stored, described)
+                self._insert(
+                    sql, sequence, now, file, size, mode, stored, [body.describe_pull(pull) for pull in stored]
+                )
                 for key, position in changed.items():
                     positions.save_position(sql, key, position)
                 committing = True
-        except SpoolError:
-            self._failed(file, committing)
+        except SpoolError as error:
+            self._failed(file, committing and not isinstance(error, SpoolFull))
             raise
         self._positions.update(changed)
         self._bell.ring()
@@ -127,10 +149,14 @@ class LaneWriter(Lane):
             add(sql, "fetched_bytes", len(pull.body), pull.source)
             add(sql, "fetched_raw_bytes", pull.raw_size, pull.source)
 
-    def _failed(self, file: str, committing: bool) -> None:
-        """Before the COMMIT the file goes; after it the outcome is unknown and the file stays for the sweep."""
+    def _failed(self, file: str, is_unknown: bool) -> None:
+        """The file goes. Only where a COMMIT failed at a flush is its outcome unknown: then it stays for the sweep.
+
+        For want of room a COMMIT fails before its last page is written, so it can never come true; and a file that stayed at
+        each attempt would take the very room that draining needs.
+        """
         self._positions.clear()
-        if not committing:
+        if not is_unknown:
             self.disk.remove(file)
 
     def _prove(self) -> None:

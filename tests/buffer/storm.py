@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from buffer import outside
+from buffer.audit import verify
 from buffer.reader import LaneReader
 from buffer.spool import Spool, lane_directory
 from buffer.writer import LaneWriter
@@ -52,7 +53,7 @@ def look(home: Path) -> None:
         books = outside.books(lanes)
         if books["put"] != books["settled"] + books["waiting"] + books["set_aside"] + books["purged"]:
             _say(home, f"books: {books}")
-        for one in outside.verify(directory):
+        for one in verify(directory, live=True):
             if one["fault"] and _is_named(directory, one["file"]):
                 _say(home, f"{one['file']}: {one['fault']}")
         _say(home, "looked")

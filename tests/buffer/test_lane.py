@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from buffer import body, budget, outside
 from buffer.adopt import adopt
+from buffer.audit import verify
 from buffer.database import journal_mode
 from buffer.disk import is_spare
 from buffer.errors import SpoolBroken, SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
@@ -172,7 +174,7 @@ def test_a_damaged_body_costs_that_batch_and_no_other(
         path.unlink()
     else:
         path.write_bytes(others.get(harm, bytes(data)))
-    assert [v["fault"] is None for v in outside.verify(spool.directory)] == [True, False, True]
+    assert [v["fault"] is None for v in verify(spool.directory)] == [True, False, True]
     assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10, 16]
     assert list((lane / "damaged").glob("*.json")), "its cursors are kept"
     stats = spool.stats()
@@ -362,6 +364,104 @@ def test_a_disk_that_fails_the_proof_gets_no_more_puts_and_is_still_drained(
     assert not reader.read(0, 10, 1 << 20)
 
 
+def test_an_index_that_lost_as_many_puts_as_acks_forgets_nothing(spool: Spool, lane: Path) -> None:
+    """Then there are as many files as rows; the checkpoint of what was put is saved already."""
+    writer = LaneWriter.open(lane, spool.settings)
+    for begin in (10, 13, 16):
+        writer.put([pull(begin)])
+    writer.close()
+    older = (lane / "cache.db").read_bytes()
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    writer.put([pull(19)])
+    reader.ack(reader.read(0, 1, 1))
+    reader.close()
+    writer.close()
+    (lane / "cache.db").write_bytes(older)
+    spool.recover()
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [13, 16, 19]
+    assert writer.put([pull(19)])[0].outcome is Outcome.REPULL
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("moment", ["whole", "before the row", "before the unlink"])
+def test_two_puts_that_the_index_does_not_know_are_there_once(
+    spool: Spool, lane: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's COMMIT failed, the second held the same pull and another, and one that had grown; then the power went."""
+    other, third, mode = replace(KEY, shard=1), replace(KEY, shard=2), os.environ["SLS_SIEM_JOURNAL_MODE"]
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.close()
+    left = [(2, [pull(13), pull(5, key=third)]), (3, [pull(13), pull(70, key=other), pull(5, 9, key=third)])]
+    for number, pulls in left:
+        described = [body.describe_pull(one) for one in pulls]
+        pieces = body.pack(body.BATCH, number, 1.0, described, [one.body for one in pulls])
+        (lane / "v" / f"{number:032x}.val").write_bytes(b"".join(pieces))
+
+    class Cut(Exception):
+        pass
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    if moment == "before the row":
+        monkeypatch.setattr(LaneWriter, "_insert", cut)
+    elif moment == "before the unlink":
+        monkeypatch.setattr("buffer.disk.DurableDisk.remove", cut)
+    if moment != "whole":
+        with pytest.raises(Cut):
+            spool.recover()
+        monkeypatch.undo()
+        monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", mode)
+    assert spool.recover() == []
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    found = [(p.key.shard, p.begin, p.groups) for b in reader.read(0, 10, 1 << 20) for p in b.pulls]
+    assert found == [(0, 10, 3), (0, 13, 3), (2, 5, 3), (1, 70, 3), (2, 5, 9)], "what had grown is not lost"
+    assert [writer.position(key) for key in (KEY, other, third)] == [Position(1, n, None) for n in (16, 73, 14)]
+    assert (files(lane), spool.stats().books["put"]) == (3, sum(groups for _, _, groups in found))
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["wal", "truncate"])
+def test_a_commit_without_room_leaves_no_file_behind(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each attempt would take of the room that draining needs."""
+    monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", mode)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "x", str(disk)], check=False).returncode
+    ):
+        pytest.skip("needs root")
+    try:
+        settings = SpoolSettings(directory=disk / "spool", min_free_bytes=1 << 30, force_file_system=True)
+        spool = Spool.open(settings)
+        lane = lane_directory(spool.directory, spool.id, 0)
+        writer, reader = LaneWriter.open(lane, settings), LaneReader.open(lane, settings)
+        large = replace(pull(10), body=bytes(300_000), raw_size=300_000)
+        assert writer.put([large])[0].outcome is Outcome.STORED
+        with (disk / "somebody else's").open("wb", buffering=0) as others:
+            left = os.statvfs(disk).f_bavail - len(large.body) // 4096 - 2
+            assert others.write(bytes(left * 4096)) == left * 4096
+            for _ in range(3):
+                with pytest.raises(SpoolFull, match="a batch in lane"):
+                    writer.put([replace(large, begin=13, next=16)])
+                assert files(lane) == 1
+            others.truncate(0)
+        assert writer.put([replace(large, begin=13, next=16)])[0].outcome is Outcome.STORED
+        assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10, 13]
+        for one in (reader, writer, spool):
+            one.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
 class LaneModel(RuleBasedStateMachine):
     """Random actions on a lane beside a plain model of it."""
 
@@ -383,6 +483,7 @@ class LaneModel(RuleBasedStateMachine):
         self.writer, self.reader = LaneWriter.open(self.lane, self.settings), LaneReader.open(self.lane, self.settings)
 
     def teardown(self) -> None:
+        self.no_fault_is_found()
         self.reader.close()
         self.writer.close()
         self.spool.close()
@@ -419,7 +520,7 @@ class LaneModel(RuleBasedStateMachine):
             self.numbers += 1
             letters.append(letter(f"id{self.numbers}", state))
             self.dead[f"id{self.numbers}"] = state
-        self.reader.ack([batch], letters)
+        self.reader.ack([batch], letters, Tally({"r": len(letters)}))
         self.waiting.remove((batch.pulls[0].begin, batch.pulls[0].groups))
 
     @rule()
@@ -477,6 +578,7 @@ class LaneModel(RuleBasedStateMachine):
         self.spool.recover()
         self.open()
         assert not (self.lane / "v" / "half.val").exists()
+        self.no_fault_is_found()
 
     @rule()
     def lose_the_index(self) -> None:
@@ -494,6 +596,7 @@ class LaneModel(RuleBasedStateMachine):
         self.epoch = found.epoch if found else 1
         self.has_position = False
         self.put_groups, self.gone_groups = sum(groups for _, groups in self.waiting), 0
+        self.no_fault_is_found()
 
     @precondition(lambda self: self.waiting or self.dead)
     @rule()
@@ -516,6 +619,9 @@ class LaneModel(RuleBasedStateMachine):
         self.gone_groups += sum(groups for _, groups in self.waiting)
         self.waiting, self.dead = [], {}
         self.open()
+
+    def no_fault_is_found(self) -> None:
+        assert not [one for one in verify(self.spool.directory) if one["fault"]]
 
     @invariant()
     def the_quota_counts_what_lies_there(self) -> None:

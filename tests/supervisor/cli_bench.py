@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from buffer.reader import LaneReader
+from buffer.values import Tally
 from tests.buffer.power.workload import letter
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_rules import Token
@@ -104,7 +105,7 @@ def filled(work: Path) -> Iterator[Bench]:
         with_letters.put(topic="other", logs=2)
         reader = LaneReader.open(with_letters.lane, with_letters.settings.spool)
         buried = replace(letter(LETTER, "dead"), log=log_group("t", [{"n": "0"}]))
-        reader.ack(reader.read(0, 1, 1), [buried])
+        reader.ack(reader.read(0, 1, 1), [buried], Tally({"main": 3}, {"main": 2}))
         reader.close()
         with_letters.close()
         yield made

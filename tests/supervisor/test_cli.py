@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,6 +202,15 @@ def test_a_damaged_body_is_named_and_verify_ends_with_1(bench: Bench, tmp_path: 
     assert not json.loads(done.stdout)["ok"]
     assert path.exists()
     assert batch.exists()
+    assert bench.run("spool", "verify").returncode == 0
+    index = path.parent.parent / "cache.db"
+    for amount in (1, -1):
+        with sqlite3.connect(index) as database:
+            database.execute("UPDATE counter SET value = value + ? WHERE name = 'put'", (amount,))
+        database.close()
+        done = bench.run("spool", "verify")
+        assert done.returncode == (amount == 1)
+        assert (str(index) in done.stdout) == ("do not add up" in done.stdout) == (amount == 1), done.stdout
 
 
 def test_status_without_a_supervisor_says_so_and_check_is_critical(bench: Bench) -> None:

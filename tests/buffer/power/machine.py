@@ -73,9 +73,13 @@ def record(kind: str, work: Path, workload: list[str], timeout: float = 120, fai
             os.close(marks)
             run(*workload, mounted, fuse / "marks", timeout=timeout)
     finally:
-        subprocess.run(["umount", str(fuse)], check=False, timeout=60)
-        daemon.wait(timeout=60)
+        poll(lambda: _unmounted(fuse) and daemon.poll() is not None, "the recorder ends", 120, 0.1)
     return list(read_log(log))
+
+
+def _unmounted(where: Path) -> bool:
+    """The loop device lets go of its file when the kernel comes to it: until then it is busy."""
+    return not os.path.ismount(where) or subprocess.run(["umount", where], check=False, timeout=60).returncode == 0
 
 
 @dataclass(frozen=True, slots=True)
