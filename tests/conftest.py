@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
+import sys
 
 import hypothesis
 import pytest
@@ -11,6 +13,9 @@ import pytest
 from tests.waiting import poll
 
 __all__ = ["poll"]
+
+#: Seconds for the interpreter's own end, which joins threads.
+EXIT_SECONDS = 120
 
 hypothesis.settings.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True
@@ -35,6 +40,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 pytest.exit(
                     "this pytest-xdist does not keep groups together with this pytest; see pyproject.toml", returncode=3
                 )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that a test has left behind keeps no worker, and so no run, from ending."""
+    if sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__.fileno())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

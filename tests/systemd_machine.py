@@ -32,7 +32,7 @@ CGROUP = Path("/sys/fs/cgroup")
 BOOT = r"""
 set -eu
 root=$1
-mount --make-rprivate /
+mount --make-rslave / # an umount out there is heard of, or it would hold on to other tests' disks
 mount -t proc proc "$root/proc"
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,bind,ro "$root/proc/sys"

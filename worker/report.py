@@ -121,8 +121,11 @@ def _histogram(row: list[float]) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file in one step. Not fsynced: it is a picture of now. OSErrors are swallowed on purpose."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace a small file in one step. Not fsynced: it is a picture of now. OSErrors are swallowed on purpose.
+
+    Each file has one writer at a time, so the new one's name is fixed: what `kill -9` leaves is written over.
+    """
+    temporary = path.with_name(f".{path.name}.new")
     with contextlib.suppress(OSError):
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from buffer.disk import is_spare
 from tests.end_to_end.house import House
+
+#: Files that a lane keeps for its next puts.
+SPARES = 16
 
 
 def living(groups: Sequence[int]) -> dict[int, str]:
@@ -36,6 +41,13 @@ def pss(pids: Sequence[int]) -> int:
     return total
 
 
+def files_of(spool: Path) -> tuple[str, ...]:
+    """What lies there for more than a moment: seen in most of five looks."""
+    looks = (one for _ in range(5) for one in spool.rglob("*") if one.is_file() and not is_spare(one))
+    seen = Counter(str(one.relative_to(spool)) for one in looks)
+    return tuple(sorted(name for name, times in seen.items() if times > 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Traces:
     """What a quiet house holds."""
@@ -45,7 +57,9 @@ class Traces:
     """Of any child."""
     memory: int
     files: tuple[str, ...]
-    """Of the spool, but the bodies' folders and the databases'."""
+    """Of the spool, but spare files, whose names are random, and what is being written at this moment."""
+    spares: int
+    """Of any lane."""
 
     @classmethod
     def of(cls, house: House) -> Traces:
@@ -53,14 +67,17 @@ class Traces:
         children = [one["pid"] for one in status["children"]]
         own = status["supervisor"]["pid"]
         spool = house.spool.resolve()
-        files = sorted(str(one.relative_to(spool)) for one in spool.rglob("*") if one.is_file())
-        return cls(descriptors(own), max(map(descriptors, children)), pss([own, *children]), tuple(files))
+        spares = {lane: sum(map(is_spare, lane.glob("v/*.val"))) for lane in (spool / "lanes").iterdir()}
+        return cls(
+            descriptors(own), max(map(descriptors, children)), pss([own, *children]), files_of(spool), max(spares.values())
+        )  # fmt: skip
 
     def assert_no_more_than(self, before: Traces) -> None:
         """Connections come and go with the shards that a child has; memory breathes."""
         assert self.supervisor_descriptors == before.supervisor_descriptors
         assert self.most_descriptors <= before.most_descriptors + 4
-        assert self.files == before.files
+        assert self.files == before.files, set(self.files) ^ set(before.files)
+        assert self.spares <= SPARES
         assert self.memory < 1.3 * before.memory + (32 << 20)
 
     def compared(self, after: Traces) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.end_to_end.house import PROGRAM, ROOT, House
 from tests.end_to_end.test_main_job import assert_books_balance, checkpoints_at_end
@@ -54,6 +56,20 @@ def test_processes_are_named_have_all_descriptors_and_leave_no_core_with_secrets
         assert house.stop() == 0
 
 
+def opened_by_a_reader(fifo: Path) -> IO[str]:
+    """For writing; a reader that never comes fails the test instead of holding it."""
+    found: list[int] = []
+
+    def is_open() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads
+            found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    poll(is_open, f"{fifo} is read", 60)
+    os.set_blocking(found[0], True)
+    return os.fdopen(found[0], "w")
+
+
 def test_a_stop_that_comes_while_the_settings_are_read_is_heeded_and_ends_with_0(tmp_path: Path) -> None:
     """A FIFO in place of the file holds it there: the handlers are not installed yet."""
     with House(tmp_path, shards=1, consumers=1, senders=1, sls_options=("--fill", "100")) as house:
@@ -62,9 +78,9 @@ def test_a_stop_that_comes_while_the_settings_are_read_is_heeded_and_ends_with_0
         os.mkfifo(house.config, 0o600)
         for number in (signal.SIGTERM, signal.SIGINT):
             process = house.start()
-            with house.config.open("w") as waits_for_a_reader:
+            with opened_by_a_reader(house.config) as fifo:
                 process.send_signal(number)
-                waits_for_a_reader.write(settings)
+                fifo.write(settings)
             assert process.wait(60) == 0, house.tail()
         assert said(house, "stopped")
         assert not house.delivered()

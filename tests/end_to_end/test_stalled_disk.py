@@ -26,10 +26,10 @@ PUT, HANG = 1, 10
 @contextlib.contextmanager
 def frozen(disk: Path) -> Iterator[None]:
     """Every write waits in the kernel until it is over."""
-    subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True, timeout=60)
     try:
+        subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True, timeout=60)
         yield
-    finally:
+    finally:  # also when freezing has taken too long: what stays frozen can never be unmounted
         subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True, timeout=60)
 
 
