@@ -44,6 +44,8 @@ class Child:
     start_at: float = 0.0
     started: float = 0.0
     first_beat: float = 0.0
+    has_run: bool = False
+    """Its first beat has been seen, in this life or an earlier one."""
     aborted_at: float = 0.0
     at_disk: float = 0.0
     """When it was last seen waiting for a disk, as good as a beat: no signal reaches it, and another would wait too."""
@@ -58,7 +60,8 @@ class Child:
         return f"{self.kind}-{self.slot}"
 
     def check(self, now: float, beat: float) -> Action:
-        """What to do about it, by its last beat (0 before the first)."""
+        """What to do about it, by its last beat (0 before the first; after its end what the board still has)."""
+        self.has_run = self.has_run or beat > 0
         if self.state is State.BACKOFF:
             return Action.START if self.wanted and now >= self.start_at else Action.NOTHING
         if self.state is State.STOPPED:
@@ -97,9 +100,14 @@ class Child:
         self.start_at = now + respawn_wait(self.failures, chance)
 
 
+def has_lived(child: Child, now: float) -> bool:
+    """Whether it has been running for so long that its death would be no failure to start."""
+    return child.first_beat > 0 and child.state is State.RUNNING and now - child.first_beat >= STABLE_AFTER
+
+
 def is_crash_loop(children: list[Child], last_stable: float, now: float) -> bool:
     """For five minutes no child has lived ten seconds past its first beat, and all keep failing."""
-    living = any(c.first_beat and c.state is State.RUNNING and now - c.first_beat >= STABLE_AFTER for c in children)
+    living = any(has_lived(child, now) for child in children)
     wanted = [c for c in children if c.wanted]
     failing = bool(wanted) and all(c.failures >= 3 for c in wanted)
     return failing and not living and now - last_stable >= CRASH_LOOP_PATIENCE

@@ -6,6 +6,7 @@ Usage is the sum of rss - shared over the tree, never the cgroup's `current`: th
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def usage(pids: list[int]) -> dict[int, int]:
     return found
 
 
-def pss(pids: list[int]) -> int:
+def pss(pids: Iterable[int]) -> int:
     """The honest footprint; dear, so for status only."""
     total = 0
     for pid in pids:

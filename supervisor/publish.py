@@ -15,7 +15,7 @@ from buffer import budget as spool_budget
 from buffer import outside
 from buffer.outside import LaneStats
 from buffer.spool import Spool
-from supervisor import memory, metrics, status
+from supervisor import metrics, status
 from supervisor.child import Child, State
 from supervisor.health import Health
 from supervisor.listener import Shown
@@ -29,7 +29,7 @@ from worker.board import Board
 from worker.routes import name_of
 
 log = logs.get_logger()
-SUMMARY_EVERY, HISTORY_EVERY, PSS_EVERY, ALIVE = 60.0, 5.0, 30.0, 10.0
+SUMMARY_EVERY, HISTORY_EVERY, ALIVE = 60.0, 5.0, 10.0
 #: Seconds that the last picture may take to be written.
 LAST_WORD = 2.0
 MOUNTS = "look at the disk: dmesg, mounts, its queue, permissions; nothing is lost, and it goes on by itself"
@@ -54,14 +54,14 @@ class Publisher:
         self._since = time.time()
         self._rates, self._totals, self._health = Rates(), Totals(), Health()
         self._history: deque[dict[str, Any]] = deque(maxlen=int(3600 / HISTORY_EVERY))
-        self._summary_at = self._history_at = self._pss_at = 0.0
-        self._pss = 0
+        self._summary_at = self._history_at = 0.0
         self._held: dict[tuple[str, str], float] = {}
         """The supervisor's own holds: kind and name → Unix seconds."""
 
     def publish(self, children: list[Child], board: Board, budget: int, *, stopping: bool, down: bool = False) -> None:
         """Look, and show. What cannot be written on a full disk is not written."""
-        look = self._looker.look([c.name for c in children if c.pid])
+        living = [child for child in children if child.pid]
+        look = self._looker.look([child.name for child in living], [os.getpid(), *(child.pid for child in living)])
         board.spool_level = look.level
         counters = merged_counters(look.lanes)
         self._rates.note(status.sample(look.lanes, counters, time.monotonic()))
@@ -90,9 +90,6 @@ class Publisher:
             (c["name"], c["beat_age"]) for c in shown if c["state"] == State.RUNNING.value and not self.at_disk
         )
         state, reason = status.state_of(children, holds, hanging, stopping=stopping)
-        if now >= self._pss_at:
-            self._pss_at = now + PSS_EVERY
-            self._pss = memory.pss([os.getpid(), *(c.pid for c in children if c.pid)])
         document = {
             "schema": 1,
             "state": "down" if down else state,
@@ -106,7 +103,7 @@ class Publisher:
             "rates": self._rates.now(),
             "holds": [{**hold, "age_seconds": age(hold["since"])} for hold in holds],
             "dead_letters": status.dead_letters(look.lanes),
-            "memory": {"used": used, "budget": budget, "level": board.memory_level, "pss": self._pss},
+            "memory": {"used": used, "budget": budget, "level": board.memory_level, "pss": look.pss},
         }  # fmt: skip
         return document | dict(zip(("state", "reason"), looked_into(document), strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 from worker.child import ChildContext
@@ -38,13 +39,33 @@ def wrong_settings(context: ChildContext) -> None:
     sys.exit(78)
 
 
-def hangs(context: ChildContext) -> None:
-    """Beats once and never again."""
+def flaps(context: ChildContext) -> None:
+    """Beats once, and dies."""
+    begin(context)
+    context.board.beat(context.index)
+    sys.exit(3)
+
+
+def damaged(context: ChildContext) -> None:
+    """Says again and again that its lane is to be rebuilt."""
     begin(context)
     _note(context, "begun")
+    sys.exit(65)
+
+
+def hangs(context: ChildContext) -> None:
+    """Beats once and never again, with a thread beside it."""
+    begin(context)
+    _note(context, "begun")
+    threading.Thread(target=waits_beside, daemon=True).start()
     context.board.beat(context.index)
     while True:
         time.sleep(60)
+
+
+def waits_beside() -> None:
+    """For nothing."""
+    threading.Event().wait()
 
 
 def stubborn(context: ChildContext) -> None:

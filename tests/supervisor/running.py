@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.waiting import poll
 
@@ -106,6 +108,11 @@ class Running:
     def said(self, what: str) -> bool:
         """Whether the log has it."""
         return what in self.log.read_text()
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Of the log, those with that event."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
 
     def wait_running(self, count: int = 3) -> list[int]:
         """Until so many children have begun."""

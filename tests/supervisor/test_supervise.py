@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.systemd import Systemd
 from tests.supervisor.running import Running, gone, heeds_signals
 from tests.waiting import poll
 
@@ -71,8 +73,7 @@ def test_back_off_grows(start: Start) -> None:
     one = start("dies", "well")
 
     def waits() -> list[float]:
-        lines = [json.loads(line) for line in one.log.read_text().splitlines()]
-        died = [line for line in lines if line["event"] == "child died" and line["child"] == "consumer-0"]
+        died = [line for line in one.lines("child died") if line["child"] == "consumer-0"]
         return [line["again_in_seconds"] for line in died]
 
     poll(lambda: len(waits()) >= 4, f"four deaths: {one.log.read_text()}", 30, 0.1)
@@ -90,6 +91,7 @@ def test_a_hung_child_prints_its_stack_and_is_replaced(start: Start) -> None:
     one = start("hangs", "well", "HANG_TIMEOUT=1", "ABORT_GRACE=1")
     poll(lambda: one.said("child hangs"), "it is noticed", 30)
     poll(lambda: one.said("in hangs"), f"its stack names the function: {one.log.read_text()}", 30)
+    assert one.said("in waits_beside"), "every thread's"
     poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "it is replaced", 30)
 
 
@@ -141,6 +143,29 @@ def test_a_bug_in_the_loop_takes_the_children_down_with_it(start: Start) -> None
     assert one.said("a bug in the loop")
 
 
+def test_a_supervisor_that_hangs_says_where_when_the_watchdog_aborts_it(start: Start) -> None:
+    one = start()
+    pids = one.wait_running()
+    one.process.send_signal(signal.SIGABRT)  # as systemd does
+    assert one.process.wait(20) == -signal.SIGABRT
+    assert one.said("in _sleep")
+    assert one.said('looker.py", line'), "every thread's"
+    poll(lambda: gone(pids), "the children die with it", 10)
+
+
+def test_a_lane_that_is_damaged_again_and_again_is_rebuilt_ever_more_seldom(start: Start) -> None:
+    one = start("damaged", "well")
+
+    def waits() -> list[float]:
+        died = [line for line in one.lines("child died") if line["child"] == "consumer-0"]
+        return [line["again_in_seconds"] for line in died]
+
+    poll(lambda: len(waits()) >= 4, f"four times; {one.log.read_text()}", 60, 0.1)
+    assert one.end() == 0
+    assert waits()[3] >= 4 * waits()[0] * 0.9
+    assert [line["child"] for line in one.lines("child died")].count("sender-0") == 0, "stopped is not failed"
+
+
 def test_a_machine_without_descriptors_left_stops_nobody_and_the_child_comes_back(start: Start) -> None:
     one = start()
     before = one.wait_running()
@@ -186,6 +211,14 @@ def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start
             later += heard.recv(4096).decode().splitlines()
         assert "EXTEND_TIMEOUT_USEC=18000000" in later, "stop_timeout, and what the last kills take"
         assert one.process.wait(30) == 0
+
+
+def test_systemd_hears_ready_though_a_child_dies_over_and_over(start: Start, tmp_path: Path) -> None:
+    """Every slot has run; else systemd would end all of them when its patience is over."""
+    with contextlib.closing(Systemd(tmp_path / "notify")) as systemd:
+        one = start("flaps", "well", environment={"NOTIFY_SOCKET": str(systemd.path)})
+        systemd.hear("READY=1")
+        assert one.end() == 0
 
 
 def test_normal_work_is_one_line_a_minute(start: Start) -> None:
