@@ -6,6 +6,7 @@
 whole     end to end, both encoders, against the founding document's program and the SDK's ConsumerWorker, same emulators
 variety   end to end with other shapes: tiny groups, small and large logs, 20 sources, unfolded JSON
 stages    what each step costs, one after the other
+catchup   one shard far behind: a consumer alone, against the SDK's ConsumerWorker
 drain     a sender alone on a full lane; gzip, request sizes, TLS
 latency   from arrival in SLS to acceptance by HEC, idle and at half load
 memory    PSS of 8 + 8 children, idle, loaded, with a backlog
@@ -33,6 +34,7 @@ PARTS = {
     "whole": "scripts.bench_whole",
     "variety": "scripts.bench_variety",
     "stages": "scripts.bench_stages",
+    "catchup": "scripts.bench_catchup",
     "drain": "scripts.bench_drain",
     "latency": "scripts.bench_latency",
     "memory": "scripts.bench_memory",

@@ -99,10 +99,7 @@ class Consumer:
                 next_report = now + 1.0
                 self._each_second()
             if self._stopping.is_set():
-                self._putter.stopping = True
-                for heart in self._hearts:
-                    heart.let_all_go()
-                    heart.member.wake.set()
+                self._let_go()
                 if not any(thread.is_alive() for thread in threads):
                     break
                 time.sleep(0.02)
@@ -111,6 +108,14 @@ class Consumer:
             else:
                 self._stopping.wait(TURN)
         return self._end(putter)
+
+    def _let_go(self) -> None:
+        """Of everything; the hearts are woken once, as each beat is a call to SLS."""
+        for heart in self._hearts:
+            heart.let_all_go()
+            if not self._putter.stopping:
+                heart.member.wake.set()
+        self._putter.stopping = True
 
     def _open_sources(self) -> list[threading.Thread]:
         """A heart for each source whose settings make a client; the others are held and tried again."""

@@ -133,10 +133,21 @@ class Heart:
             self.member.wake.clear()
             if self._stopping.is_set():
                 self.let_all_go()
-                if not self.member.live():
-                    return
+            leaving = self._give_up_the_stuck()
+            if self._stopping.is_set() and not self.member.live():
+                return
             wait = self._beat()
-            self.member.wake.wait(self._interval() if wait is None else wait)
+            wait = self._interval() if wait is None else wait
+            self.member.wake.wait(min(wait, 1.0) if leaving else wait)
+
+    def _give_up_the_stuck(self) -> bool:
+        """A shard that shall go does not wait for a pull that hangs. Whether others still leave."""
+        live = self.member.live()
+        for one in [one for one in live if one.is_stuck(time.monotonic())]:
+            log.warning("a pull hangs; its shard goes", source=self.member.source.name, shard=one.number)
+            one.abandon()
+            one.ended.set()
+        return any(one.leaving for one in live)
 
     def _interval(self) -> float:
         return min(self.member.source.heartbeat_interval, self.member.fence.timeout / 4)

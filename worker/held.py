@@ -8,6 +8,9 @@ import time
 from buffer.values import ShardKey
 from worker.sls import Shard
 
+#: Seconds for which a shard that is asked back waits for its pull; and for its last checkpoint besides.
+STUCK, UNSAVED = 3.0, 8.0
+
 
 class HeldShard:
     """From the heartbeat that gave it to us until its reader has ended."""
@@ -40,6 +43,10 @@ class HeldShard:
         """What the last such look allowed."""
         self.deadline = float("inf")
         """Past it the reader hangs, monotonic."""
+        self.pulling = False
+        """A pull is on its way."""
+        self.asked = float("inf")
+        """Since when it shall be let go, monotonic."""
         self.ended = threading.Event()
         self.abandoned = False
         self.revoked = False
@@ -48,6 +55,7 @@ class HeldShard:
 
     def let_go(self) -> None:
         """Finish the put in progress, save, end."""
+        self.asked = min(self.asked, time.monotonic())
         self._leave.set()
 
     def abandon(self) -> None:
@@ -64,6 +72,11 @@ class HeldShard:
     def leaving(self) -> bool:
         """Asked to end."""
         return self._leave.is_set()
+
+    def is_stuck(self, now: float) -> bool:
+        """Asked to end, but SLS does not answer its pull: what it would bring SLS has."""
+        since = now - self.asked
+        return self.pulling and since >= (STUCK if self.saved == self.durable else UNSAVED)
 
     def rest(self, seconds: float) -> bool:
         """Wait, but not when asked to end; True then."""

@@ -32,11 +32,11 @@ SLOW_PUT, PUT_SECONDS = 10.0, 120.0
 class Ticket:
     """A pull on its way to the disk."""
 
-    __slots__ = ("_done", "_leave", "alive", "answer", "pull")
+    __slots__ = ("_done", "_tell", "alive", "answer", "pull")
 
-    def __init__(self, pull: Pull, alive: Callable[[], bool], leave: Callable[[], None]) -> None:
+    def __init__(self, pull: Pull, alive: Callable[[], bool], tell: Callable[[Answer | None], None]) -> None:
         self.pull = pull
-        self._leave = leave
+        self._tell = tell
         self.alive = alive
         """False: throw it away."""
         self.answer: Answer | None = None
@@ -44,9 +44,9 @@ class Ticket:
         self._done = threading.Event()
 
     def settle(self, answer: Answer | None) -> None:
-        """The putter's last word. The pull's room is given back here, as its reader may be waiting for room."""
+        """The putter's last word, told at once: its reader may be waiting for room, or for SLS."""
         self.answer = answer
-        self._leave()
+        self._tell(answer)
         self._done.set()
 
     @property

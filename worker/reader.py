@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from buffer.errors import SpoolDamaged, SpoolError
-from buffer.values import Outcome
+from buffer.values import Answer, Outcome
 from worker import gone, pace
 from worker.acquire import acquire
 from worker.gone import Why
@@ -129,7 +129,7 @@ class Reader:
             if not self._member.fence.holds():
                 return
             pulled = self._pull(at)
-            if self._settle() != at or not self._member.fence.holds(generation):
+            if self._settle() != at or not self._member.fence.holds(generation) or self._held.abandoned:
                 return
             held = len(pulled.body)
             room.correct(expected, held)
@@ -152,7 +152,11 @@ class Reader:
         member, started = self._member, time.monotonic()
         self._held.deadline = started + CALL_SECONDS
         count = pace.groups_to_ask(member.source.max_groups, member.context.board.memory_level)
-        pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
+        self._held.pulling = True
+        try:
+            pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
+        finally:
+            self._held.pulling = False
         member.report.observe("pull_seconds", time.monotonic() - started, source=member.source.name)
         member.troubles.clear(f"{self._area} pull")
         self._refusals = 0
@@ -187,10 +191,16 @@ class Reader:
             log.error("a body cannot be verified; spooled as it came", source=self._member.source.name,
                       shard=self._held.number, begin=at, next=pull.next, groups=pull.groups)  # fmt: skip
         size = len(pulled.body)
-        self._pending = Ticket(pull, lambda: self._still_ours(generation), lambda: self._member.room.leave(size))
+        self._pending = Ticket(pull, lambda: self._still_ours(generation), lambda put: self._told(put, size))
         self._cursor = pull.next
         self._member.putter.submit(self._pending)
         return True
+
+    def _told(self, answer: Answer | None, size: int) -> None:
+        """By the putter. What is durable may be checkpointed however long the pull in flight takes."""
+        self._member.room.leave(size)
+        if answer is not None:
+            self._held.durable = answer.next
 
     def _still_ours(self, generation: int) -> bool:
         """SLS has it: what is asked back while the disk does not take is thrown away, so that another host can read it."""

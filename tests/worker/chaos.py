@@ -20,7 +20,7 @@ from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_faults import Fault
 from tests.end_to_end.day import Planned, plan
 from tests.waiting import poll
-from tests.worker.chaos_books import reckon, spooled_by, stored_since
+from tests.worker.chaos_books import reckon, rewound, spooled_by, stored_since
 from tests.worker.chaos_troubles import ALWAYS, TROUBLES
 from tests.worker.consuming import House, source_of
 
@@ -59,8 +59,8 @@ class Chaos:
         self.houses[host].start(slot)
 
     def run_again(self, host: str, slot: int) -> None:
-        """One that was sent away, unless its host has left meanwhile."""
-        if host == "one" or self.visiting:
+        """One that was sent away, unless its host has left meanwhile, or come anew with all its own."""
+        if (host, slot) not in self.wanted and (host == "one" or self.visiting):
             self.run(host, slot)
 
     def leave(self, host: str, slot: int) -> None:
@@ -208,6 +208,7 @@ def judge(chaos: Chaos, starts: dict[int, int], faults: dict[str, Fault], name: 
     )
     assert found.taken, f"{name}: retention took nothing"
     assert not found.unexplained(chaos.stood_still), f"{name}: {list(found.in_one_spool().items())[:20]}"
+    assert not rewound(chaos.sls.store().checkpoints), f"{name}: checkpoints went back"
     assert not chaos.ends, f"{name}: ended unasked: {chaos.ends}"
     quiet = [kind for kind, fault in faults.items() if not fault.happened]
     assert not quiet, f"{name}: never happened: {quiet}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tests.emulators.generator_wire import count_logs, parse_list
 from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_store import CheckpointRecord
 from tests.worker.consuming import House, body_of
 
 #: (shard, cursor of the LogGroup)
@@ -102,3 +103,16 @@ def spooled_by(host: str, house: House) -> list[Spooled]:
         for batch in house.batches(slot)
         for pull in batch.pulls
     ]
+
+
+def rewound(saved: Iterable[CheckpointRecord]) -> list[CheckpointRecord]:
+    """Checkpoints that SLS accepted though a higher one had been."""
+    highest: dict[int, int] = {}
+    found = []
+    for one in saved:
+        if one.error:
+            continue
+        if one.cursor < highest.get(one.shard, 0):
+            found.append(one)
+        highest[one.shard] = max(one.cursor, highest.get(one.shard, 0))
+    return found

@@ -130,3 +130,47 @@ def test_shards_asked_back_from_a_host_whose_disk_is_full_go_at_once(tmp_path: P
         assert full.stop() == 0
         assert other.stop() == 0
         assert full.groups() + other.groups() == stored(sls)
+
+
+def test_a_pull_that_hangs_keeps_no_checkpoint_back_and_no_stop(tmp_path: Path) -> None:
+    """The SDK's shutdown waits until whatever hangs comes back."""
+    with SlsEmulator(shards=2, knobs=Knobs(max_pull_bytes=50_000)) as sls:
+        sls.fill(2_000)
+        shard = sls.store().shards[0]
+        hung = sls.faults.add("hang", "pull", shard=0, seconds=60, after=2)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            poll(lambda: hung.happened, "the third pull of a shard hangs")
+            poll(lambda: sls.checkpoints("siem").get(0) == shard.high_water, "what came before is put and checkpointed")
+            poll(lambda: sls.checkpoints("siem").get(1) == sls.store().shards[1].end, "the other shard goes on")
+            before = calls(sls, "heartbeat")
+            assert house.stop() == 0
+            assert hung.happened == 1
+            assert calls(sls, "heartbeat") - before <= 40, "it does not beat faster because it goes"
+            assert not any(one.error for one in sls.store().checkpoints)
+            sls.faults.clear()
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
+def test_a_shard_whose_pull_hangs_goes_to_another_all_the_same(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2, knobs=Knobs(max_pull_bytes=50_000)) as sls:
+        sls.fill(1_000)
+        with House(tmp_path / "spool", source_of(sls), consumers=2) as house:
+            house.start(0)
+            house.wait_drained(sls)
+            hung = sls.faults.add("hang", "pull", seconds=60, count=2)
+            poll(lambda: hung.happened == 2, "both pulls hang")
+            house.start(1)
+            poll(lambda: len(set(sls.owners("siem").values()) - {""}) == 2, "one has moved", 20)
+            sls.fill(1_000)
+            moved = next(number for number, owner in sls.owners("siem").items() if owner.endswith("-1"))
+            poll(lambda: sls.checkpoints("siem")[moved] == sls.store().shards[moved].end, "and is read", 20)
+            assert sls.faults.dump()[0]["happened"] == 2
+            assert [house.stop(slot) for slot in (0, 1)] == [0, 0]
+            house.start(0)
+            house.wait_drained(sls)
+            assert house.stop(0) == 0
+            assert house.groups() == stored(sls)

@@ -12,7 +12,7 @@ from tests.waiting import poll
 from tests.worker.consuming import House, source_of, stored
 from worker.gone import INSISTS, Why, judge
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_old_answer_is_not_taken_for_a_checkpoint_that_was_moved_back(tmp_pat
         house.wait_drained(sls)
         assert house.stop(1) == 0
         sls.fill(1_000)
-        late = sls.faults.add("slow", "get_checkpoint", amount=16, count=1)
+        late = sls.faults.add("slow", "get_checkpoint", amount=25, count=1)
         house.start(0)
         poll(lambda: late.happened, "slot 0 asks, and is answered slowly")
         sls.faults.add("hang", "heartbeat", consumer="*-0", seconds=60)

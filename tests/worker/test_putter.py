@@ -30,7 +30,7 @@ def make_pull(begin: int = 0, size: int = 100, shard: int = 0) -> Pull:
 
 
 def ticket(pull: Pull, alive: bool = True) -> Ticket:
-    return Ticket(pull, lambda: alive, lambda: None)
+    return Ticket(pull, lambda: alive, lambda _: None)
 
 
 class FullDisk(LaneWriter):
@@ -131,7 +131,7 @@ def test_what_is_not_ours_any_more_does_not_wait_for_a_full_disk_neither_in_the_
 ) -> None:
     lane.refusals = 1_000_000
     wanted = {0: True, 1: True, 2: True}
-    tickets = [Ticket(make_pull(0, shard=n), lambda n=n: wanted[n], lambda: None) for n in wanted]  # type: ignore[misc]
+    tickets = [Ticket(make_pull(0, shard=n), lambda n=n: wanted[n], lambda _: None) for n in wanted]  # type: ignore[misc]
     putter.submit(tickets[0])
     thread = run(putter)
     poll(lambda: is_blocked(putter), "the first put goes wrong")
