@@ -1,10 +1,12 @@
 """A time range of a source, fetched again into a lane of its own: no positions, no recognition, the same ids.
 
-A sender serves the lane like any other. The consumer group is not touched.
+A sender serves the lane like any other. The consumer group is not touched. What comes is judged as a consumer judges it: a body
+that does not verify is asked for again, a passing trouble is waited out.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +15,17 @@ from typing import Any
 from buffer.settings import SpoolSettings
 from buffer.values import Pull, ShardKey
 from buffer.writer import LaneWriter
+from worker.backoff import next_wait
+from worker.intake import Intake
+from worker.putter import need_room
+from worker.sls_answer import RawPull
+from worker.sls_errors import BadAnswer, InvalidCursor, SlsError
+from worker.verify import Unverified
 
 #: LogGroups a pull.
 COUNT = 1000
+#: Seconds for which one pull may go wrong, one try after the other.
+PATIENCE = 120.0
 
 
 def lane_of(spool: Path) -> Path:
@@ -32,29 +42,41 @@ def spans(client: Any, since: float, until: float) -> list[tuple[Any, int, int]]
 
 
 def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple[Any, int, int]]) -> Iterator[int]:
-    """Durably spool it; yields LogGroups after each pull."""
+    """Durably spool it; yields LogGroups after each pull. SlsError, SpoolError: no further."""
     writer = LaneWriter.open(lane_of(settings.directory), settings)
     #: Each run is an epoch of its own, so that nothing counts as a re-pull of an earlier run.
     epoch = time.time_ns() // 1000
     try:
         for shard, begin, end in wanted:
-            at = begin
+            key = ShardKey(
+                source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created
+            )
+            intake, at = Intake(key, source.name), begin
             while at < end:
-                found = client.pull_raw(shard.number, at, COUNT, end=end)
-                if found.groups:
-                    writer.put([_pull(source, shard, at, epoch, found)])
-                    yield found.groups
+                found, pull = fetch(client, intake, shard.number, at, end, epoch)
+                if pull is not None:
+                    need_room(settings)
+                    writer.put([pull])
+                    yield pull.groups
                 if found.next <= at:
-                    break
+                    raise BadAnswer(f"shard {shard.number}: SLS has nothing from {at}, and says that it goes to {end}")
                 at = found.next
     finally:
         writer.close()
 
 
-def _pull(source: Any, shard: Any, begin: int, epoch: int, found: Any) -> Pull:
-    key = ShardKey(source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created)
-    return Pull(
-        key=key, epoch=epoch, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=begin,
-        next=found.next, groups=found.groups, sparse=bool(source.query) or found.next - begin != found.groups,
-        suspect=False, arrived=found.arrived, pulled=time.time(), body=found.body, first=True,
-    )  # fmt: skip
+def fetch(client: Any, intake: Intake, shard: int, at: int, end: int, epoch: int) -> tuple[RawPull, Pull | None]:
+    """One pull that verifies, or that SLS insists on. SlsError when it needs a human, or goes wrong for too long."""
+    began = time.monotonic()
+    while True:
+        try:
+            found = client.pull_raw(shard, at, COUNT, end=end)
+            return found, intake.accept(found, at, epoch, first=True)
+        except Unverified as wrong:
+            error: SlsError = BadAnswer(f"shard {shard} from {at}: {wrong}")
+        except SlsError as wrong:
+            error = wrong
+        age = time.monotonic() - began
+        if error.lasting or isinstance(error, InvalidCursor) or age > PATIENCE:
+            raise error
+        time.sleep(next_wait(age, random.random()))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from buffer.reader import LaneReader
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_client import SlsClient
 from tests.waiting import poll
-from tests.worker.consuming import House, source_of, stored
+from tests.worker.consuming import House, body_of, source_of, stored
 
 ROOT = Path(__file__).resolve().parents[2]
 RESET = ("group", "reset", "--source", "audit", "--to")
@@ -180,3 +181,41 @@ def test_lag_names_the_owner_the_times_and_the_distance_of_each_shard(tmp_path: 
 
 def moment(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
+
+
+def test_a_replay_believes_no_body_that_does_not_verify_and_waits_troubles_out(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=2) as sls, House(spool, source_of(sls)) as house:
+        write_settings(config, sls, spool)
+        sls.fill(2_000)
+        kinds = ("garbage", "wrong_count", "wrong_size", "cut", "truncate", "no_headers", "drop", "status")
+        faults = [sls.faults.add(kind, "pull", count=1) for kind in kinds]
+        sls.knobs.forced_codec = ""
+        span = ("--from", "2020-01-01T00:00:00+00:00", "--to", "2099-01-01T00:00:00+00:00")
+        done = run(config, "replay", "--source", "audit", *span)
+        assert done.returncode == 0, done.stderr
+        assert [one.happened for one in faults] == [1] * len(kinds)
+        (lane,) = [one for one in (spool / "lanes").iterdir() if one.name.endswith("-replay")]
+        reader = LaneReader.open(lane, house.settings)
+        pulls = [pull for batch in reader.read(0, 1000, 1 << 40) for pull in batch.pulls]
+        reader.close()
+        assert Counter((pull.key.shard, at) for pull in pulls for at in range(pull.begin, pull.next)) == stored(sls)
+        for pull in pulls:
+            shard = sls.store().shards[pull.key.shard]
+            wanted = shard.framed[pull.begin - shard.first : pull.next - shard.first]
+            assert body_of(pull) == b"".join(wanted)
+            assert (pull.suspect, pull.codec) == (False, "lz4")
+
+
+def test_a_replay_onto_a_full_disk_says_so_and_stores_no_more(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=1) as sls, House(spool, source_of(sls)):
+        write_settings(config, sls, spool)
+        config.write_text(config.read_text().replace('"1MiB"', '"900TiB"'))
+        sls.fill(500)
+        span = ("--from", "2020-01-01T00:00:00+00:00", "--to", "2099-01-01T00:00:00+00:00")
+        done = run(config, "replay", "--source", "audit", *span)
+        assert done.returncode == 74, done.stderr
+        error, hint = (line for line in done.stderr.splitlines() if line.startswith(("error:", "hint:")))
+        assert "must stay free" in error
+        assert "min_free_bytes" in hint
