@@ -163,7 +163,9 @@ def take_lock(path: Path) -> int:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(file)
-        raise SpoolLocked(f"{path.parent} is in use by another process", "stop the other one first") from error
+        raise SpoolLocked(
+            f"{path.parent} is in use by another process", "stop it first: systemctl stop sls-siem"
+        ) from error
     return file
 
 

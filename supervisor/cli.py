@@ -24,6 +24,7 @@ from supervisor.cli_status import status
 app = typer.Typer(
     name="sls-siem", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Forwards Alibaba Cloud Log Service (SLS) logs to Splunk, unattended, and loses none.",
+    context_settings={"max_content_width": 160},
 )  # fmt: skip
 app.add_typer(spool_app, name="spool", help="The backlog: what waits on disk.")
 app.add_typer(dead_app, name="dead", help="The dead letters: what Splunk refused for good.")
@@ -169,12 +170,7 @@ def _known(error: Exception, wants_json: bool) -> int:
     from supervisor.config import ConfigError
 
     if isinstance(error, ConfigError):
-        return complain(
-            "; ".join(error.problems),
-            "mend the settings; `sls-siem config init` prints a commented file",
-            78,
-            wants_json,
-        )
+        return complain(str(error), error.hint, 78, wants_json)
     if isinstance(error, SpoolLocked):
         return complain(str(error), error.hint, 75, wants_json)
     if isinstance(error, SpoolError):

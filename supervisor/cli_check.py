@@ -65,7 +65,7 @@ def tap(
     stage: Annotated[
         str, typer.Option(metavar="STAGE", help="raw: as SLS has it; event: as Splunk will get it.")
     ] = "event",
-    limit: Annotated[int, typer.Option(metavar="N", help="At most so many.")] = 5,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 5,
     json: Json = False,
 ) -> None:
     """What an event looks like, now: the newest logs of each source, without touching the consumer group."""

@@ -64,23 +64,43 @@ def show_settings(config: Config = None, json: Json = False) -> None:
     settings, origins = load_with_origins(config, secrets=False)
     found = flatten(settings, origins)
     rows: list[list[Any]] = [["key", "value", "from"]]
-    rows += [[key, one["value"], one["from"]] for key, one in found.items()]
+    rows += [[key, written(key, one["value"]), one["from"]] for key, one in found.items()]
     show({"settings": found}, json, rows)
 
 
+def written(key: str, value: Any) -> str | None:
+    """As it might stand in the file."""
+    from supervisor.config import is_duration, is_size
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(value)
+    if is_size(key) and value:
+        shift = next(shift for shift in (40, 30, 20, 10, 0) if not value % (1 << shift))
+        return f"{value >> shift}{ {40: 'TiB', 30: 'GiB', 20: 'MiB', 10: 'KiB', 0: 'B'}[shift] }"
+    if is_duration(key) and value is not None:
+        return f"{value:g}s"
+    return None if value is None else str(value)
+
+
 def flatten(settings: Any, origins: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """`hec.timeout` → value and origin; a source's keys under its name."""
+    """`hec.timeout` → value and origin; a source's keys under its name. A default that depends on others is reckoned."""
+    from supervisor import memory
+
     found: dict[str, dict[str, Any]] = {}
     for section in ("supervisor", "memory", "hec", "spool", "status", "log"):
-        _add(found, section, getattr(settings, section), section, origins)
+        _add(found, section, getattr(settings, section), origins)
+    found["memory.budget"]["value"] = memory.budget(settings.memory.budget)
+    found["spool.dead_letter_max_bytes"]["value"] = settings.spool.dead_letter_quota
     for source in settings.sources:
-        _add(found, f"source.{source.name}", source, "source", origins)
+        _add(found, f"source.{source.name}", source, origins)
     for place, route in enumerate(settings.routes):
-        _add(found, f"route.{route.name or place}", route, "route", origins)
+        _add(found, f"route.{route.name or place}", route, origins)
     return found
 
 
-def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, table: str, origins: dict[str, str]) -> None:
+def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, origins: dict[str, str]) -> None:
     from supervisor.config import SECRETS, UNKNOWN
 
     for one in fields(section):
@@ -89,8 +109,7 @@ def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, table: str
             value = "**** (not to be had here)" if UNKNOWN in str(value) else "****"
         elif value is not None and not isinstance(value, str | int | float | bool | dict):
             value = [str(v) for v in value] if isinstance(value, tuple) else str(value)
-        origin = origins.get(f"{table}.{one.name}", "file" if table in {"source", "route"} else "default")
-        found[f"{prefix}.{one.name}"] = {"value": value, "from": origin}
+        found[f"{prefix}.{one.name}"] = {"value": value, "from": origins.get(f"{prefix}.{one.name}", "default")}
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from supervisor.cli_output import Failed, Unreadable, confirm, limited, new_file, progress, show, write_json
 from supervisor.cli_spool import Config, Json, Limit, counted, directory_of, settings_of
+from supervisor.picture import many
 
 app = typer.Typer(no_args_is_help=True)
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
@@ -42,7 +43,7 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
         [
             d["sls_id"],
             d["state"],
-            f"{d['status']}/{d['code']} {d['text']}",
+            f"{d['status']}/{d['code']} {d['text']}" if d["status"] else d["text"],
             d["topic"],
             d["index"],
             d["tries"],
@@ -50,7 +51,7 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
         ]
         for d in found
     ]
-    show({"events": found}, json, rows)
+    show({"events": found}, json, rows if found else (), "" if found else "no dead letters")
 
 
 @app.command("show")
@@ -93,7 +94,9 @@ def replay(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
     spool = settings_of(config).spool
     directory_of(config, writes=True)
     if confirm(yes, f"send {len(ids) if ids else 'all'} dead letters again"):
-        typer.echo(f"{dead_replay(spool, ids or None)} dead letters are due", err=True)
+        count = dead_replay(spool, ids or None)
+        typer.echo(f"{many(count, 'dead letter')} due", err=True)
+        all_found(ids, count)
 
 
 @app.command()
@@ -123,6 +126,14 @@ def export(
     unreadable.fail()
 
 
+def all_found(ids: list[str] | None, count: int) -> None:
+    """Whoever names ids wants to hear of those that there were none of."""
+    missing = len(set(ids or ())) - count
+    if missing > 0:
+        which = f"{missing} of the {len(set(ids or ()))} ids" if count or missing > 1 else str((ids or [""])[0])
+        raise Failed(f"{which}: no such dead letter in state dead", "`sls-siem dead ls` lists them, with their state")
+
+
 def counted_letters(directory: Path) -> int:
     """Of all lanes, in whatever state."""
     return sum(counted(directory, state) for state in ("dead", "due", "parked"))
@@ -136,4 +147,6 @@ def purge(ids: Ids = None, config: Config = None, yes: Yes = False) -> None:
     spool = settings_of(config).spool
     directory_of(config, writes=True)
     if confirm(yes, f"remove {len(ids) if ids else 'all'} dead letters for good"):
-        typer.echo(f"{dead_purge(spool, ids or None)} dead letters removed", err=True)
+        count = dead_purge(spool, ids or None)
+        typer.echo(f"{many(count, 'dead letter')} removed", err=True)
+        all_found(ids, count)

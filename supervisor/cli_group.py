@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from supervisor.cli_output import Failed, confirm, show, span
-from supervisor.cli_sls import asking, named, sources
+from supervisor.cli_sls import Refused, asking, named, sources
 from supervisor.cli_spool import Config, Json, run_as_owner
 
 app = typer.Typer(no_args_is_help=True)
 Yes = Annotated[bool, typer.Option("--yes", help="Really do it.")]
+#: What SLS allows a logstore.
+MOST_GROUPS = 30
 #: Who saves a checkpoint for nobody's shard: SLS wants a name.
 OPERATOR = "sls-siem-group-reset"
 
@@ -24,16 +26,22 @@ OPERATOR = "sls-siem-group-reset"
 def ls(config: Config = None, json: Json = False) -> None:
     """The consumer groups of each source's logstore; SLS allows 30 of them."""
     found: list[dict[str, Any]] = []
+    counts: dict[str, int] = {}
+    refused = Refused()
     for source in sources(config):
-        with asking(source) as client:
+        with refused.of(source), asking(source) as client:
             groups = client.groups()
-        found += [
-            {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
-            for name, timeout in sorted(groups.items())
-        ]
+            counts[source.name] = len(groups)
+            found += [
+                {"source": source.name, "name": name, "order": None, "timeout_seconds": timeout}
+                for name, timeout in sorted(groups.items())
+            ]
     rows: list[list[Any]] = [["source", "group", "timeout"]]
     rows += [[group["source"], group["name"], span(group["timeout_seconds"])] for group in found]
-    show({"groups": found}, json, rows)
+    refused.unless(list(counts))
+    used = ", ".join(f"{name} {count} of {MOST_GROUPS}" for name, count in counts.items())
+    show({"groups": found} | refused.document(), json, rows, "" if json else f"groups used: {used}")
+    refused.tell()
 
 
 @app.command()

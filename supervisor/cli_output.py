@@ -23,8 +23,10 @@ def show(document: dict[str, Any], as_json: bool, rows: Sequence[Sequence[Any]] 
     """The document, or its table; the first row is the head."""
     if as_json:
         write_json(document)
-    else:
+    elif rows:
         write_table(rows, note)
+    elif note:
+        sys.stderr.write(note + "\n")
 
 
 def write_json(document: dict[str, Any]) -> None:
@@ -82,11 +84,11 @@ def span(seconds: float | None) -> str:
 
 
 def complain(error: str, hint: str, code: int, as_json: bool) -> int:
-    """Two lines on stderr, and the document on stdout with --json."""
-    lines = [line for line in error.split("; ") if line] or [error]
+    """Two lines on stderr, or one more for each further line of the error; and the document on stdout with --json."""
+    lines = error.splitlines() or [error]
     sys.stderr.write("".join(f"error: {line}\n" for line in lines) + f"hint: {hint or 'see docs/operations.md'}\n")
     if as_json:
-        write_json({"error": error, "hint": hint})
+        write_json({"error": "; ".join(lines), "hint": hint})
     return code
 
 
@@ -94,6 +96,9 @@ def usage_error(error: Any, as_json: bool) -> int:
     """click's, in our two lines; exit 2."""
     where = error.ctx.command_path if getattr(error, "ctx", None) else "sls-siem"
     said = error.format_message() if hasattr(error, "format_message") else str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{said}\n")
+        return int(error.exit_code)
     return complain(said, f"`{where} --help` shows how it is used", int(getattr(error, "exit_code", 2)), as_json)
 
 

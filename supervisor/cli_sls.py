@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, show, span
+from supervisor.cli_output import Failed, complain, show, span
 from supervisor.cli_spool import Config, Json
 
 
@@ -39,6 +39,42 @@ def asking(source: Any) -> Iterator[Any]:
             client.close()
 
 
+class Refused:
+    """Sources that SLS refused or did not answer for: the others are shown all the same, and these at the end."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, Failed]] = []
+
+    @contextmanager
+    def of(self, source: Any) -> Iterator[None]:
+        """Keeps what goes wrong with it."""
+        try:
+            yield
+        except Failed as error:
+            self.found.append((source.name, error))
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        told = [{"source": name, "error": str(error), "hint": error.hint} for name, error in self.found]
+        return {"errors": told} if told else {}
+
+    def unless(self, answered: list[Any]) -> None:
+        """Where none has answered there is nothing to show."""
+        if self.found and not answered:
+            raise Failed("\n".join(str(error) for _, error in self.found), self._first.hint, self._first.code)
+
+    def tell(self) -> None:
+        """On stderr; the exit code is that of the first."""
+        for _, error in self.found:
+            complain(str(error), error.hint, error.code, as_json=False)
+        if self.found:
+            raise typer.Exit(self._first.code)
+
+    @property
+    def _first(self) -> Failed:
+        return self.found[0][1]
+
+
 def exit_code(error: Exception) -> int:
     """77 where a key or a permission is refused, 78 where our own settings are, else 69."""
     from worker.sls_errors import CredentialsRefused, Forbidden, Misconfigured
@@ -54,17 +90,20 @@ def lag(config: Config = None, json: Json = False) -> None:
     rows: list[list[Any]] = [
         ["source", "shard", "status", "owner", "checkpoint", "newest", "lag", "lag (groups)", "retention left"]
     ]
+    refused = Refused()
     for source in sources(config):
-        with asking(source) as client:
-            one = _source_lag(source, client)
-        found.append(one)
+        with refused.of(source), asking(source) as client:
+            found.append(_source_lag(source, client))
+    for one in found:
         for shard in one["shards"]:
             times = shard["checkpoint_time"], shard["newest_time"], span(shard["lag_seconds"])
             left = span(shard["retention_left_seconds"])
             rows.append(
-                [source.name, shard["shard"], shard["status"], shard["owner"], *times, shard["lag_groups"], left]
+                [one["name"], shard["shard"], shard["status"], shard["owner"], *times, shard["lag_groups"], left]
             )
-    show({"sources": found}, json, rows)
+    refused.unless(found)
+    show({"sources": found} | refused.document(), json, rows)
+    refused.tell()
 
 
 def _source_lag(source: Any, client: Any) -> dict[str, Any]:
@@ -140,6 +179,8 @@ def replay(
     directory_of(config, writes=True)
     chosen = named(settings.sources, source)
     begin, end = instant(since), instant(until)
+    if begin >= end:
+        raise Failed("--from is not before --to", "the range is from the older time to the newer", 2)
     groups = 0
     with asking(chosen) as client:
         wanted = spans(client, begin, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +22,13 @@ from supervisor.cli_output import (
     size,
     span,
     write_json,
+    write_table,
 )
 
 app = typer.Typer(no_args_is_help=True)
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
-Limit = Annotated[int | None, typer.Option(metavar="N", help="At most so many.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.", show_default=False)]
 
 
 def settings_of(config: Path | None) -> Any:
@@ -68,13 +70,15 @@ def run_as_owner(directory: Path) -> None:
 def stats(config: Config = None, json: Json = False) -> None:
     """How much waits, how old it is, and the books."""
     from buffer.outside import document, lane_directories, lane_stats
+    from supervisor.books import balance
     from supervisor.cli_status import read
 
     directory = directory_of(config)
-    found = document(directory, [lane_stats(lane) for lane in lane_directories(directory)], settings_of(config).spool.max_bytes, 0,
-                     (directory / "ballast").exists())  # fmt: skip
+    lanes = [lane_stats(lane) for lane in lane_directories(directory)]
+    found = document(directory, lanes, settings_of(config).spool.max_bytes, 0, (directory / "ballast").exists())
     live = read(directory)
-    if live["state"] not in {"stale", "down"}:
+    runs = live["state"] not in {"stale", "down"}
+    if runs:
         found |= {
             key: live["spool"][key]
             for key in ("level", "full_in_seconds", "drained_in_seconds", "live_again_in_seconds")
@@ -85,7 +89,10 @@ def stats(config: Config = None, json: Json = False) -> None:
          lane["parked"], lane["damaged"]]
         for lane in found["lanes"]
     ]  # fmt: skip
-    show(found, json, rows, " ".join(f"{term}={value}" for term, value in found["books"].items()))
+    if not json:
+        write_table(balance(found, sum(lane.dead_bytes for lane in lanes), live=runs), head=False)
+        sys.stdout.write("\n")
+    show(found, json, rows)
 
 
 @app.command("ls")
@@ -109,14 +116,14 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
     for one in found:
         shards = ",".join(sorted({f"{p['source']}/{p['shard']}" for p in one["pulls"]}))
         rows.append([one["lane"], one["id"], one["time"], size(one["bytes"]), one["groups"], shards])
-    show({"batches": found}, json, rows)
+    show({"batches": found}, json, rows if found else (), "" if found else "nothing waits")
 
 
 @app.command()
 def peek(
     config: Config = None,
     topic: Annotated[str, typer.Option(metavar="GLOB", help="Only topics that match this glob.")] = "*",
-    limit: Annotated[int, typer.Option(metavar="N", help="At most so many events.")] = 10,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many events.")] = 10,
     json: Json = False,
 ) -> None:
     """What the waiting events will look like in Splunk, with the settings of now."""
@@ -187,7 +194,8 @@ def verify(config: Config = None, json: Json = False) -> None:
     for what in missed:
         typer.echo(f"not checked: {what}; stop it and run this again", err=True)
     rows: list[list[Any]] = [["lane", "file", "fault"], *([f["lane"], f["file"], f["fault"]] for f in faults)]
-    show({"ok": not faults, "checked": checked, "faults": faults}, json, rows, f"{checked} bodies checked")
+    said = f"{checked} bodies checked, {f'{len(faults)} not sound' if faults else 'all sound'}"
+    show({"ok": not faults, "checked": checked, "faults": faults}, json, rows if faults else (), said)
     if faults:
         raise typer.Exit(1)
 

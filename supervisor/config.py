@@ -44,15 +44,16 @@ _SIZE_KEYS = {"max_bytes", "min_free_bytes", "dead_letter_max_bytes", "budget", 
 _DURATION_KEYS = {"stop_timeout", "heartbeat_interval", "consumer_timeout", "timeout", "connect_timeout", "ack_timeout"}
 #: In place of a secret that cannot be had here. Where root finds those of a service that runs.
 UNKNOWN, OF_THE_SERVICE = "unknown-here", "/run/credentials/sls-siem.service"
+MEND = "mend the settings; `sls-siem config init` prints a commented file"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class ConfigError(Exception):
     """Everything that is wrong, a line each. Exit 78."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], hint: str = MEND) -> None:
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems, self.hint = problems, hint
 
 
 class Origins(dict[str, str]):
@@ -97,7 +98,7 @@ def load_with_origins(
     environment = os.environ if environment is None else environment
     problems: list[str] = []
     origins = Origins()
-    tables = _read(find_file(path, environment), problems)
+    tables = _read(find_file(path, environment))
     for section, table in tables.items():
         if isinstance(table, dict):
             origins.update(dict.fromkeys((f"{section}.{key}" for key in table), "file"))
@@ -109,10 +110,11 @@ def load_with_origins(
             tables.setdefault(section, {})[key] = value
             origins[dotted] = "command line"
     tables = _resolve(tables, environment, problems, "", secrets=secrets)
-    _founding_environment(tables, environment, origins, has_file=bool(tables.get("source")))
+    has_file = bool(tables.get("source"))
+    _founding_environment(tables, environment, origins, has_file=has_file)
     _convert(tables, problems)
     _defaults(tables, environment)
-    settings = _validate(_shape(tables, problems), problems)
+    settings = _validate(_shape(tables, problems, origins, "file" if has_file else "environment"), problems)
     if settings is not None:
         problems += cross_check(settings)
     if problems or settings is None:
@@ -120,16 +122,20 @@ def load_with_origins(
     return settings, origins
 
 
-def _read(path: Path | None, problems: list[str]) -> dict[str, Any]:
+def _read(path: Path | None) -> dict[str, Any]:
+    """The tables. Where they cannot be had, nothing else can be said of them."""
     if path is None:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        hint = "run it as root or as the service does: sudo -u sls-siem sls-siem …"
+        raise ConfigError([f"{path}: {error.strerror}"], hint) from error
     except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
+        hint = "name another file (--config, $SLS_SIEM_CONFIG); `sls-siem config init` prints one to begin with"
+        raise ConfigError([f"{path}: {error.strerror}"], hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: not TOML: {error}")
-    return {}
+        raise ConfigError([f"{path}: not TOML: {error}"]) from error
 
 
 def _check_keys(tables: dict[str, Any], problems: list[str]) -> None:
@@ -267,6 +273,16 @@ def _convert(tables: dict[str, Any], problems: list[str]) -> None:
                     row[key] = float(value)
 
 
+def is_size(dotted: str) -> bool:
+    """`spool.max_bytes`."""
+    return dotted.rpartition(".")[2] in _SIZE_KEYS
+
+
+def is_duration(dotted: str) -> bool:
+    """`hec.timeout`."""
+    return dotted.rpartition(".")[2] in _DURATION_KEYS
+
+
 def _measured(text: str, units: Mapping[str, float], where: str, wanted: str, problems: list[str]) -> float | int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
     unit = (found[2].lower() or min(units, key=lambda u: abs(units[u] - 1))) if found else ""
@@ -288,7 +304,7 @@ def _defaults(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
         tables.setdefault(section, {})
 
 
-def _shape(tables: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+def _shape(tables: dict[str, Any], problems: list[str], origins: Origins, came_from: str) -> dict[str, Any]:
     """From tables of the file to the fields of Settings: defaults of sources laid under, lists of logstores unrolled."""
     common = tables.pop("source_defaults", {})
     sources: list[dict[str, Any]] = []
@@ -298,9 +314,15 @@ def _shape(tables: dict[str, Any], problems: list[str]) -> dict[str, Any]:
         for logstore in logstores if isinstance(logstores, list) else [logstores]:
             named = whole.get("name") if not isinstance(logstores, list) or len(logstores) == 1 else None
             sources.append({**whole, "logstore": logstore, "name": named or logstore})
+            for key in whole:
+                laid_under = key in common and key not in row
+                origins[f"source.{named or logstore}.{key}"] = "source_defaults" if laid_under else came_from
     if not sources:
         problems.append("no [[source]]: name a logstore in the file, or set SLS_ENDPOINT, SLS_PROJECT, SLS_LOGSTORE, …")
-    return {**tables, "sources": sources, "routes": tables.pop("route", [])}
+    routes = tables.pop("route", [])
+    for place, row in enumerate(routes):
+        origins.update(dict.fromkeys((f"route.{row.get('name') or place}.{key}" for key in row), "file"))
+    return {**tables, "sources": sources, "routes": routes}
 
 
 @cache

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.emulators.generator_ids import expected_ids
 from tests.emulators.sls_client import SlsClient
-from tests.supervisor.cli_bench import Bench, filled
+from tests.supervisor.cli_bench import LETTER, Bench, filled
 
 ROOT = Path(__file__).resolve().parents[2]
 #: One worker runs them all: they share a spool and two emulators.
@@ -40,6 +41,21 @@ def test_the_backlog_and_the_dead_letters_are_shown(bench: Bench) -> None:
     missing = bench.run("dead", "show", "nothing")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: ")
+
+
+def test_the_backlog_is_told_in_words_too(bench: Bench) -> None:
+    bench.write()
+    shown = bench.run("spool", "stats").stdout
+    for expected in (
+        "2 put",
+        "= 1 settled + 1 waiting + 0 set aside + 0 purged",
+        "1 buried",
+        "1 now",
+        "of 67 MB; 1 batch",
+    ):
+        assert expected in " ".join(shown.split())
+    verified = bench.run("spool", "verify")
+    assert (verified.stdout, verified.stderr) == ("", "2 bodies checked, all sound\n")
 
 
 def test_what_changes_something_says_so_first_and_wants_yes(bench: Bench) -> None:
@@ -147,6 +163,12 @@ def test_a_group_is_deleted_only_with_yes(bench: Bench) -> None:
         (["nonsense"], 2),
         (["size", "--per-day", "much"], 2),
         (["tap", "--stage", "x"], 2),
+        (["spool", "ls", "--limit", "0"], 2),
+        (["spool", "peek", "--limit", "-1"], 2),
+        (["dead", "ls", "--limit", "0"], 2),
+        (["tap", "--limit", "0"], 2),
+        (["replay", "--source", "l", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"], 2),
+        (["replay", "--source", "no", "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z"], 2),
     ],
 )
 def test_wrong_usage_is_two_lines_and_2(bench: Bench, command: list[str], code: int) -> None:
@@ -157,12 +179,79 @@ def test_wrong_usage_is_two_lines_and_2(bench: Bench, command: list[str], code: 
     assert "\nhint: " in done.stderr
 
 
+def test_without_a_command_there_is_help_and_no_error() -> None:
+    for command in ([], ["spool"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor", *command],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("Usage: ")
+
+
+def test_settings_that_cannot_be_read_are_said_alone_with_what_to_do(bench: Bench) -> None:
+    for path, text, hint in (
+        ("/nowhere/at-all.toml", "No such file or directory", "--config"),
+        (str(ROOT / "README.md"), "not TOML", "config init"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor", "status", "--config", path],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=bench.environment,
+        )  # fmt: skip
+        assert done.returncode == 78
+        error, what_to_do = done.stderr.splitlines()
+        assert text in error
+        assert hint in what_to_do
+
+
+def test_ids_that_no_dead_letter_has_are_an_error_and_the_others_are_done(bench: Bench) -> None:
+    bench.write()
+    for command in (["dead", "replay", "nothing"], ["dead", "purge", "nothing"]):
+        done = bench.run(*command, "--yes")
+        assert done.returncode == 1
+        assert "error: nothing: no such dead letter" in done.stderr
+    assert len(bench.json("dead", "ls")["events"]) == 1
+    both = bench.run("dead", "replay", "nothing", LETTER, "--yes")
+    assert both.returncode == 1
+    assert "1 dead letter due\nerror: 1 of the 2 ids: no such" in both.stderr
+    assert bench.json("dead", "ls")["events"][0]["state"] == "due"
+
+
+def test_a_source_that_is_refused_does_not_hide_the_others(bench: Bench) -> None:
+    bench.write()
+    more = bench.config.read_text().partition("[[source]]")[2].partition("[hec]")[0].replace('"l"', '"missing"')
+    bench.config.write_text(f"[[source]]{more}\n{bench.config.read_text()}")
+    with SlsClient(bench.sls) as client:
+        client.sdk.create_consumer_group("p", "l", "mine", 30, False)
+    for command, key in (("lag", "sources"), ("group ls", "groups")):
+        done = bench.run(*command.split(), "--json")
+        assert done.returncode == 69
+        assert "error: missing: " in done.stderr
+        document = json.loads(done.stdout)
+        assert len(document[key]) == 1
+        assert [one["source"] for one in document["errors"]] == ["missing"]
+        schema = json.loads((ROOT / "docs/schema" / f"{command.replace(' ', '-')}.json").read_text())
+        jsonschema.validate(document, schema)
+        shown = bench.run(*command.split())
+        assert shown.returncode == 69
+        assert "\nl " in shown.stdout
+    assert "l 1 of 30" in bench.run("group", "ls").stderr
+    with SlsClient(bench.sls) as client:
+        client.sdk.delete_consumer_group("p", "l", "mine")
+    bench.config.write_text(bench.config.read_text().replace('logstore = "l"', 'logstore = "gone"'))
+    neither = bench.run("lag", "--json")
+    assert neither.returncode == 69
+    assert json.loads(neither.stdout).keys() == {"schema", "error", "hint"}
+    bench.write()
+
+
 def test_bad_settings_are_78_and_a_document_with_json(bench: Bench) -> None:
     bench.config.write_text("[[source]]\nnonsense = 1\n")
     done = bench.run("status", "--json")
     assert done.returncode == 78
     document = json.loads(done.stdout)
     assert document.keys() == {"schema", "error", "hint"}
+    assert "error: hec.urls: missing; it is required\n" in done.stderr, "a line a problem, each whole"
     bench.write()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli_config import TEMPLATE, flatten
+from supervisor.cli_config import TEMPLATE, flatten, written
 from supervisor.config import ConfigError, load, load_with_origins
 from supervisor.settings import Settings
 
@@ -94,6 +94,34 @@ def test_the_command_line_is_over_the_environment_over_the_file_over_the_default
     assert origins["supervisor.workers"].startswith("environment")
     assert origins["supervisor.senders"] == "command line"
     assert origins["supervisor.stop_timeout"] == "file"
+
+
+def test_config_show_says_where_each_value_of_a_source_or_route_came_from(tmp_path: Path) -> None:
+    text = GOOD.replace("[[source]]", '[source_defaults]\ncodec = "lz4"\n[[source]]', 1) + '[[route]]\nindex = "i"\n'
+    settings, origins = load_with_origins(write(tmp_path, text), None, {"HOME": "/h"})
+    shown = flatten(settings, origins)
+    name = settings.sources[0].name
+    assert shown[f"source.{name}.codec"] == {"value": "lz4", "from": "source_defaults"}
+    assert shown[f"source.{name}.start"]["from"] == "file"
+    assert shown[f"source.{name}.proxy"] == {"value": "", "from": "default"}
+    assert (shown["route.0.index"]["from"], shown["route.0.topic"]["from"]) == ("file", "default")
+    founding = {"SLS_ENDPOINT": "https://e", "SLS_PROJECT": "p", "SLS_LOGSTORE": "l", "SLS_CG": "g", "SLS_AK_ID": "i",
+                "SLS_AK_KEY": "k", "SPLUNK_HEC_URL": "https://h", "SPLUNK_HEC_TOKEN": "t", "HOME": "/h"}  # fmt: skip
+    settings, origins = load_with_origins(write(tmp_path, ""), None, founding)
+    assert flatten(settings, origins)["source.l.project"] == {"value": "p", "from": "environment"}
+
+
+def test_config_show_says_what_is_in_force_and_as_it_might_stand_in_the_file(tmp_path: Path) -> None:
+    settings, origins = load_with_origins(write(tmp_path, GOOD), None, {"HOME": "/h"})
+    shown = flatten(settings, origins)
+    assert shown["spool.dead_letter_max_bytes"]["value"] == 1 << 30, "of the default of max_bytes"
+    assert shown["memory.budget"]["value"] > 0
+    for key, value, text in (
+        ("spool.max_bytes", 10 << 30, "10GiB"), ("spool.max_bytes", 1000, "1000B"), ("hec.timeout", 120.0, "120s"),
+        ("hec.max_bytes_per_second", 0, "0"), ("hec.gzip", True, "true"),
+        ("hec.urls", ["a", "b"], "a, b"), ("hec.ca_file", None, None),
+    ):  # fmt: skip
+        assert written(key, value) == text
 
 
 def test_an_unknown_variable_of_ours_is_an_error(tmp_path: Path) -> None:
