@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +29,20 @@ def need_loop_and_fuse() -> None:
             pytest.skip(f"needs root and {device}")
 
 
+@pytest.fixture
+def own_mounts() -> Iterator[None]:
+    need_loop_and_fuse()
+    with machine.own_mounts():
+        yield
+
+
 @pytest.mark.root
+@pytest.mark.usefixtures("own_mounts")
 @pytest.mark.parametrize("mode", ["wal", "truncate"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_no_power_cut_loses_corrupts_or_repeats_anything(
     kind: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need_loop_and_fuse()
     monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", mode)
     program = [sys.executable, "-m", "tests.buffer.power.workload", mode, str(SEED), PUTS]
     records = machine.record(kind, tmp_path, program)
@@ -47,6 +56,7 @@ def test_no_power_cut_loses_corrupts_or_repeats_anything(
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("own_mounts")
 @pytest.mark.parametrize("mode", ["wal", "truncate"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("share", SHARES)
@@ -54,7 +64,6 @@ def test_a_write_that_fails_and_then_a_power_cut(
     kind: str, mode: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk refuses one write with EIO; what was acknowledged after that is there too when the power goes."""
-    need_loop_and_fuse()
     monkeypatch.setenv("SLS_SIEM_JOURNAL_MODE", mode)
     program = [sys.executable, "-m", "tests.buffer.power.workload", mode, str(SEED), PUTS, "--tolerant"]
     records = machine.record(kind, tmp_path, program, failing=1 + int(share * int(PUTS) * WRITES_A_PUT))
@@ -68,8 +77,8 @@ def test_a_write_that_fails_and_then_a_power_cut(
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("own_mounts")
 def test_the_harness_finds_what_diskcache_as_shipped_loses(tmp_path: Path) -> None:
-    need_loop_and_fuse()
     records = machine.record("ext4", tmp_path, [sys.executable, "-m", "tests.buffer.power.control", "40"])
     lost = 0
     points = machine.choose(records, 8, SEED)
@@ -97,5 +106,6 @@ def test_the_worst_that_posix_allows_loses_nothing(mode: str, tmp_path: Path, mo
             disk.crash(state, ("none", "some", "all")[number % 3], chance)
             if found := promise.faults(state, disk.marks):
                 faults[number] = found
+            shutil.rmtree(state)  # each has a ballast in it
     assert not faults, f"{len(faults)} of {len(points)} states"
     assert len(disk.marks) > 50, "the marks were seen"

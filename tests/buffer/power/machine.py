@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import subprocess
@@ -26,6 +27,33 @@ MAKE = {
 #: since is lost at the next mount: docs/operations.md says so too.
 MOUNT = {"ext4": "noatime,errors=remount-ro", "xfs": "noatime", "btrfs": "noatime"}
 SECTOR = 512
+
+
+_NEW_NS, _NEW_FS = 0x00020000, 0x00000200
+
+
+@contextmanager
+def own_mounts() -> Iterator[None]:
+    """Mounts from here on are seen by this thread and its children alone.
+
+    Else a mount namespace that anybody makes meanwhile keeps a copy of each: its file system lives on after the umount, and writes
+    into an image that is a later crash's by then.
+    """
+    libc, where = ctypes.CDLL(None, use_errno=True), Path.cwd()
+    before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+    try:
+        if libc.unshare(_NEW_NS):
+            raise OSError(ctypes.get_errno(), "cannot unshare the mounts")
+        run("mount", "--make-rprivate", "/")
+        try:
+            yield
+        finally:
+            libc.unshare(_NEW_FS)  # threads that were started since share it
+            if libc.setns(before, _NEW_NS):
+                raise OSError(ctypes.get_errno(), "cannot go back to the mounts of before")
+            os.chdir(where)
+    finally:
+        os.close(before)
 
 
 def run(*command: str | Path, timeout: float = 120) -> str:
