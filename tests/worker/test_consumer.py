@@ -12,10 +12,14 @@ import pytest
 from buffer.reader import LaneReader
 from buffer.spool import lane_directory
 from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_client import SlsClient
+from tests.emulators.sls_identify import ACTIONS
 from tests.waiting import poll
 from tests.worker.consuming import House, body_of, peak_memory, source_of, stored
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_everything_sls_holds_is_in_the_lane_once_and_checkpointed(tmp_path: Path) -> None:
@@ -144,6 +148,22 @@ def test_a_wrong_key_is_a_hold_with_a_remedy_and_ends_when_the_key_is_right(tmp_
             poll(lambda: house.hold() is None, "the hold ends")
             assert house.stop() == 0
             assert house.groups() == stored(sls)
+
+
+def test_the_least_policy_of_the_documentation_is_enough_from_the_first_run_on(tmp_path: Path) -> None:
+    policy = json.loads((ROOT / "docs" / "ram-policy.json").read_text())
+    allowed = frozenset(action for one in policy["Statement"] for action in one["Action"])
+    with SlsEmulator(shards=2, keys=[AccessKey("ak", "sk", allowed=allowed)]) as sls:
+        sls.fill(1_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            poll(lambda: all(one["retention_left_seconds"] for one in house.report()["facts"]["shards"]), "retention")
+            assert house.hold() is None
+            assert house.stop() == 0
+        assert not [key for key in sls.service.counts if key[1] in {401, 403}]
+        used = {ACTIONS[operation] for operation, _, _ in sls.service.counts}
+        assert used == allowed, "and no more than is needed"
 
 
 def test_a_shard_that_is_taken_away_is_no_error_and_is_read_again_when_it_is_back(tmp_path: Path) -> None:

@@ -165,6 +165,46 @@ def test_a_group_that_vanished_is_made_again_and_reading_goes_on_where_it_was(tm
             assert house.groups() == stored(sls) - first
 
 
+def test_a_group_that_vanishes_again_and_again_is_made_once_a_minute(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        house.start()
+        holding(house, 1)
+        made = calls(sls, "create_group")
+        gone = sls.faults.add("status", "heartbeat", status=404, code="ConsumerGroupNotExist")
+        poll(lambda: gone.happened >= 4, "SLS says so, each time")
+        house.turns(1)
+        assert calls(sls, "create_group") == made + 1
+
+
+def test_an_idle_shard_is_asked_once_a_second_at_most(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        house.start()
+        house.wait_drained(sls)
+        reports, pulls = house.report()["time"], len(sls.store().shards[0].pulls)
+        house.turns(4)
+        passed = house.report()["time"] - reports
+        assert len(sls.store().shards[0].pulls) - pulls <= passed + 2
+
+
+def test_another_query_goes_on_at_the_groups_checkpoint(tmp_path: Path) -> None:
+    """What this host knows of a shard under one query says nothing under another: the checkpoint is the group's."""
+    with SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=50_000)) as sls:
+        sls.fill(2_000)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            shard, had = sls.store().shards[0], house.groups()
+            at = shard.end
+            sls.fill(2_000)
+            house.read(source_of(sls, query=f"* | where __topic__ = '{most_frequent_topic(sls)}'"))
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert had == Counter((0, cursor) for cursor in range(shard.first, at))
+            assert {(pull.begin >= at) for pull in house.pulls() if pull.key.query} == {True}
+
+
 def stop_between_transactions(house: House) -> None:
     """SIGSTOP at a moment when the lane is not locked, or nobody could look into it."""
     index = house.settings.directory / "lanes" / f"{house.spool.id}-0" / "cache.db"
