@@ -31,9 +31,10 @@ class Letters(Lane):
         """Letters to send now, oldest first."""
         return self._letters("state = 'due' ORDER BY id LIMIT ?", limit, max_bytes=max_bytes)
 
-    def oldest_parked(self, hold: str) -> DeadLetter | None:
-        """The probe of a hold."""
-        found = self._letters("state = 'parked' AND hold = ? ORDER BY id LIMIT 1", hold)
+    def oldest_parked(self, hold: str, after: str = "") -> DeadLetter | None:
+        """The probe of a hold; or, of those that were buried later than the letter with the id `after`, the oldest."""
+        where = "state = 'parked' AND hold = ? AND id > coalesce((SELECT id FROM dead WHERE sls_id = ?), 0)"
+        found = self._letters(f"{where} ORDER BY id LIMIT 1", hold, after)
         return found[0] if found else None
 
     def _letters(self, where: str, *values: object, max_bytes: int = 1 << 40) -> list[DeadLetter]:

@@ -59,8 +59,8 @@ class Outlet(Protocol):
     def parked(self) -> dict[str, int]:
         """Hold → letters that wait for it."""
 
-    def oldest_parked(self, hold: str) -> DeadLetter | None:
-        """The probe of a hold."""
+    def oldest_parked(self, hold: str, after: str = "") -> DeadLetter | None:
+        """The probe of a hold; with `after`, an id, the oldest of those that stand behind that one."""
 
     def release(self, hold: str) -> int:
         """The hold has ended: parked becomes due. How many."""

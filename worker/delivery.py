@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from worker.acks import RESENDS, Channel
 from worker.confirm import Confirming, Submit
 from worker.encode import Encoder
-from worker.endpoint import Endpoint, choose
+from worker.endpoint import LEAST_CAP, Endpoint, choose
 from worker.hec import HecClient
 from worker.logs import get_logger
 from worker.pack import Request, around, halves, split
@@ -31,6 +31,8 @@ log = get_logger()
 CAP_SUSPECT = 512 << 10
 #: Tries that a request may be refused by unknown hands, while others pass, before it is looked into.
 SUSPICIONS = 5
+#: Requests at the head of the queue that are looked at for one that may go.
+LOOK = 64
 #: Seconds of trouble after which a request that nothing else waits behind is halved, to have something to compare.
 LONELY = 60.0
 
@@ -55,7 +57,8 @@ class Delivery:
         """Runs the first part in the pool, and what that returns on the main thread."""
         self.client = HecClient(settings)
         self.tokens = Tokens(settings)
-        self.endpoints = [Endpoint(url, max_bytes=settings.max_request_bytes) for url in settings.urls]
+        most = settings.max_request_bytes
+        self.endpoints = [Endpoint(url, max_bytes=most, most_bytes=most) for url in settings.urls]
         self.queue: deque[Request] = deque()
         self.refusals = Refusals(settings, report, encoder)
         self.holds = self.refusals.holds
@@ -76,10 +79,10 @@ class Delivery:
         """Start what may be started."""
         self.client.tend()
         while self.queue and self.in_flight < limit and self._window_open():
-            endpoint = choose([e for e in self.endpoints if self._may_take(e, self.queue[0], now)], now)
-            if endpoint is None:
+            found = self._next(now)
+            if found is None:
                 break
-            request = self._take(endpoint)
+            request, endpoint = found
             sifted = None if request.gone else self.refusals.sift(request)
             if sifted is None:
                 continue
@@ -92,6 +95,16 @@ class Delivery:
     def _window_open(self) -> bool:
         return self.acks.bytes < self._settings.max_unacked_bytes
 
+    def _next(self, now: float) -> tuple[Request, Endpoint] | None:
+        """The first that may go somewhere now, and where. One that waits for an endpoint of its own stops nobody behind it."""
+        if not any(one.is_open(now) for one in self.endpoints):
+            return None
+        for place, request in enumerate(itertools.islice(self.queue, LOOK)):
+            endpoint = choose([e for e in self.endpoints if self._may_take(e, request, now)], now)
+            if endpoint is not None:
+                return self._take(endpoint, place, now), endpoint
+        return None
+
     def _may_take(self, endpoint: Endpoint, request: Request, now: float) -> bool:
         token = self.tokens.resolve(request.token, endpoint.url)
         if self._wants_ack(endpoint, token) and not self.acks.channel(endpoint.url, token, now).is_open():
@@ -101,17 +114,22 @@ class Delivery:
         alone_fits = endpoint.max_bytes >= request.bytes or all(e.max_bytes < request.bytes for e in self.endpoints)
         return request.events > 1 or alone_fits
 
-    def _take(self, endpoint: Endpoint) -> Request:
-        """The next; to probe an endpoint in trouble, one under no suspicion; a held one, the smallest."""
-        place = 0
+    def _take(self, endpoint: Endpoint, place: int, now: float) -> Request:
+        """The one in that place; to probe an endpoint in trouble, one under no suspicion; a held one, the smallest."""
         if endpoint.trouble_since is not None:
-            held = endpoint.is_held
-            place = min(
-                range(len(self.queue)), key=lambda i: (self.queue[i].suspicions, self.queue[i].bytes if held else i)
+            _, place = min(
+                (self._fitness(endpoint, request, at), at)
+                for at, request in enumerate(self.queue)
+                if at == place or self._may_take(endpoint, request, now)
             )
         request = self.queue[place]
         del self.queue[place]
         return request
+
+    def _fitness(self, endpoint: Endpoint, request: Request, place: int) -> tuple[bool, int, int]:
+        """As a probe, the least is the best. Only the default token tells whether that is still refused."""
+        says_nothing = endpoint.refuses_token and bool(request.token)
+        return says_nothing, request.suspicions, request.bytes if endpoint.is_held else place
 
     def _wants_ack(self, endpoint: Endpoint, token: str) -> bool:
         return self._settings.ack == "required" or (endpoint.url, token) in self._acking
@@ -175,8 +193,9 @@ class Delivery:
         self.tokens.accepted(endpoint.url)
         if verdict.slow_down:
             endpoint.slow_down()
-        if request.was_first_of:
-            endpoint.shrink(request.was_first_of)
+        if request.was_first_of is not None:
+            url, size = request.was_first_of
+            self._endpoint(url).shrink(size)
         if channel is None:
             self._works(endpoint)
             self.accepted(request)
@@ -325,6 +344,10 @@ class Delivery:
 
     def _on_split(self, sent: Sent, verdict: Verdict) -> None:
         request, endpoint = sent.request, sent.endpoint
+        if request.events == 1 and request.bytes <= LEAST_CAP:
+            hint = "something in front of Splunk takes no request at all for its size: see its limit on bodies"
+            self._on_retry(sent, replace(verdict, act=Act.HOLD, hint=hint, hold="endpoint", suspect=True))
+            return
         self._answers(endpoint)
         endpoint.shrink(request.bytes)
         if request.events > 1:
@@ -347,7 +370,7 @@ class Delivery:
             return
         suspect, before, after = around(request, verdict.number)
         if verdict.code == 6 and verdict.number == 0 and request.bytes > CAP_SUSPECT:
-            suspect.was_first_of = request.bytes
+            suspect.was_first_of = sent.endpoint.url, request.bytes
         if (
             self._settings.trust_prefix == "splunk" and sent.channel is None
         ):  # with acknowledgement none would come for it
@@ -365,7 +388,7 @@ class Delivery:
     # acknowledgements
 
     def _confirmed(self, channel: Channel, request: Request) -> None:
-        endpoint = self._endpoint(channel)
+        endpoint = self._endpoint(channel.url)
         if endpoint.is_silent:
             self._works(endpoint)
         if not request.gone:
@@ -375,7 +398,7 @@ class Delivery:
         """None came in time. After two more it is the endpoint that is to blame."""
         request.resends += 1
         request.repeats = True
-        endpoint = self._endpoint(channel)
+        endpoint = self._endpoint(channel.url)
         if request.resends > RESENDS or endpoint.is_silent:
             endpoint.is_silent = True
             hint = "acknowledgements never arrive: sticky sessions at the load balancer?"
@@ -395,8 +418,8 @@ class Delivery:
             self._acking.discard((channel.url, channel.token))
         self._send_again(channel, self.acks.close(channel), "the token's acknowledgement was turned off")
 
-    def _endpoint(self, channel: Channel) -> Endpoint:
-        return next(e for e in self.endpoints if e.url == channel.url)
+    def _endpoint(self, url: str) -> Endpoint:
+        return next(e for e in self.endpoints if e.url == url)
 
 
 def by_size(request: Request, limit: int) -> list[Request]:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from worker.backoff import next_wait
 
+#: Bytes: no cap is learned under it.
+LEAST_CAP = 4096
+#: Requests near a learned cap, after which twice as much is tried.
+TRY_LARGER = 1000
+
 
 @dataclass(slots=True)
 class Endpoint:
@@ -18,6 +23,10 @@ class Endpoint:
     next_try: float = 0.0
     max_bytes: int = 0
     """The size it takes, uncompressed; learned."""
+    most_bytes: int = 0
+    """As the settings say: no cap is tried over it."""
+    taken: int = 0
+    """Requests near the cap that it has taken since the cap was learned or tried."""
     gzip: bool = True
     probing: bool = False
     """In trouble, and one request is out to see whether it still is."""
@@ -61,7 +70,15 @@ class Endpoint:
     def accepted(self, size: int) -> None:
         """A body of so many bytes."""
         self.took = max(self.took, size)
+        if self.max_bytes < self.most_bytes and 2 * size > self.max_bytes:
+            self._try_larger()
         self.window = min(64.0, self.window + 1 / max(1.0, self.window))
+
+    def _try_larger(self) -> None:
+        """The cap may be gone, like everything that was only wrong for a while."""
+        self.taken += 1
+        if self.taken >= TRY_LARGER:
+            self.taken, self.max_bytes = 0, min(2 * self.max_bytes, self.most_bytes)
 
     def slow_down(self) -> None:
         """It is nearly full: half as many at once."""
@@ -77,7 +94,8 @@ class Endpoint:
         """A request of `size` bytes was too large: half of it may not be, and what it once took is not."""
         if size <= self.took:
             self.took = 0  # its cap was lowered
-        self.max_bytes = max(4096, min(self.max_bytes, max(size // 2, self.took)))
+        self.taken = 0
+        self.max_bytes = max(LEAST_CAP, min(self.max_bytes, max(size // 2, self.took)))
 
 
 def choose(endpoints: Sequence[Endpoint], now: float) -> Endpoint | None:

@@ -26,6 +26,8 @@ class Hold:
     hint: str
     next_probe: float = 0.0
     probing: bool = False
+    probed: tuple[str, str] = "", ""
+    """Lane and id of the last probe."""
 
     @property
     def key(self) -> str:

@@ -30,6 +30,8 @@ class LaneWork:
     letters: dict[str, LetterWork] = field(default_factory=dict)
     empty_until: float = 0.0
     """Nothing more was there; look again then, or when the bell rings."""
+    caps: dict[str, str] = field(default_factory=dict)
+    """URL → the learned cap of its endpoint, as it is written down here."""
     full: bool = False
     """The dead letters' quota is reached: not read on."""
 

@@ -69,8 +69,9 @@ class Request:
     """Requests that had been accepted when it was first suspected."""
     refused_at: frozenset[str] = frozenset()
     """Endpoints that refused its route's token."""
-    was_first_of: int = 0
-    """It is the first event of a request of so many bytes that was refused at event 0: a cap on size, if it passes alone."""
+    was_first_of: tuple[str, int] | None = None
+    """It is the first event of a request that this endpoint refused at event 0, and of so many bytes: a cap on size, if it
+    passes alone."""
 
     def add(self, piece: Piece) -> None:
         """Append."""

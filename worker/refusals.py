@@ -54,12 +54,16 @@ class Refusals:
         span = piece.encoded.span(piece.first)
         if verdict.code == 7:
             return self._wrong_index(piece, span.index, verdict)
-        storm = self._storms.setdefault(span.route, Storm())
-        if storm.refuse():
-            self._bury(piece, verdict, "parked", self._begin("route", span.route, verdict, ROUTE_HINT))
+        self._judge_alone(piece, span.route, verdict)
+        return []
+
+    def _judge_alone(self, piece: Piece, route: str, verdict: Verdict) -> None:
+        """Its own fault, unless there is a storm of them on its route, or was one before a restart."""
+        storm = self._storms.setdefault(route, Storm())
+        if storm.refuse() or f"route:{route}" in self.holds.active:
+            self._bury(piece, verdict, "parked", self._begin("route", route, verdict, ROUTE_HINT))
         else:
             self._bury(piece, verdict, "dead", None)
-        return []
 
     def accepted(self, piece: Piece) -> None:
         """For the storms."""
@@ -79,10 +83,10 @@ class Refusals:
             made = Request(piece.encoded.span(piece.first).token)
             made.add(self._redirected(piece))
             return [made]
-        if settings.on_incorrect_index == "hold":
+        if settings.on_incorrect_index == "dead-letter":
+            self._judge_alone(piece, piece.encoded.span(piece.first).route, verdict)
+        else:  # the fallback may be refused too
             self._bury(piece, verdict, "parked", self._begin("index", index, verdict, INDEX_HINT))
-        else:
-            self._bury(piece, verdict, "dead", None)
         return []
 
     def _redirected(self, piece: Piece) -> Piece:
@@ -134,7 +138,9 @@ class Refusals:
         if until is not None and time.monotonic() > until:
             del self._wrong[span.index]  # asked again: it may be allowed by now
             until = None
-        return self.holds.of(span) or (span.index if until is not None else None)
+        if until is None:
+            return self.holds.of(span)
+        return self.holds.of(span) or self.holds.active.get(f"index:{self._settings.fallback_index}") or span.index
 
     def _fate_key(self, span: Span) -> str:
         fate = self._fate(span)

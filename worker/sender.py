@@ -10,7 +10,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
 from buffer.outside import lane_directories
 from buffer.reader import LaneReader
-from buffer.values import Batch
+from buffer.values import Batch, DeadLetter
 from worker.child import ChildContext
 from worker.decode import Undecodable, open_pull
 from worker.delivery import SUSPICIONS, Delivery
@@ -71,7 +71,7 @@ class Sender:
         self._settings = context.settings.hec
         self._stopping = stopping
         self._report = Report(context.run_directory / f"{context.name}.json", context.name)
-        self._done: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._done: SimpleQueue[Future[Callable[[], None]]] = SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(self._settings.in_flight + 2, thread_name_prefix="post")
         self._encoder = Encoder(Router(context.settings.routes, self._settings))
@@ -95,12 +95,12 @@ class Sender:
     # threads of the pool
 
     def _submit(self, work: Callable[[], Callable[[], None]]) -> None:
-        def run() -> None:
-            self._done.put(work())
-            with contextlib.suppress(BlockingIOError, OSError):
-                os.write(self._wake_write, b".")
+        self._pool.submit(work).add_done_callback(self._came_back)
 
-        self._pool.submit(run)
+    def _came_back(self, future: Future[Callable[[], None]]) -> None:
+        self._done.put(future)
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b".")
 
     # the loop
 
@@ -164,12 +164,13 @@ class Sender:
         return soonest
 
     def _collect(self) -> None:
+        """A defect in a thread is raised here: swallowed there, its events would be in flight for ever."""
         while True:
             try:
-                finish = self._done.get_nowait()
+                future = self._done.get_nowait()
             except Empty:
                 return
-            finish()
+            future.result()()
 
     # lanes
 
@@ -207,6 +208,7 @@ class Sender:
         self._take_over_holds(lane)
         for endpoint in self.delivery.endpoints:
             if known := reader.recall(f"max_bytes {endpoint.url}"):
+                lane.caps[endpoint.url] = known
                 endpoint.max_bytes = min(endpoint.max_bytes, int(known))
         log.debug("lane opened", lane=lane.name)
 
@@ -277,17 +279,28 @@ class Sender:
     # dead letters that go out again
 
     def _probe(self, now: float) -> None:
-        """Of each hold whose time has come, the oldest event that waits for it."""
+        """Of each hold whose time has come, one event that waits for it."""
         for hold in [one for one in self.delivery.holds.active.values() if one.may_probe(now)]:
             hold.next_probe = now + HOLD_LOOK
-            found = ((lane, lane.reader.oldest_parked(hold.key)) for lane in self._lanes.values())
-            waiting = next(((lane, letter) for lane, letter in found if letter is not None), None)
+            waiting = self._next_parked(hold)
             if waiting is None:
                 if not self._parked_anywhere(hold):
                     self._end_hold(hold)
             elif waiting[1].sls_id not in waiting[0].letters:
                 hold.probing = True
                 self._post_letter(waiting[0], LetterWork(waiting[0].name, waiting[1], probe=True))
+
+    def _next_parked(self, hold: Hold) -> tuple[LaneWork, DeadLetter] | None:
+        """Round and round, oldest first: one that is bad in itself must not keep the others waiting for ever."""
+        lane_name, after = hold.probed
+        lanes = sorted(self._lanes.values(), key=lambda lane: (lane.name < lane_name, lane.name))
+        for lane in [*lanes, *lanes[:1]]:
+            letter = lane.reader.oldest_parked(hold.key, after)
+            if letter is not None:
+                hold.probed = lane.name, letter.sls_id
+                return lane, letter
+            after = ""
+        return None
 
     def _parked_anywhere(self, hold: Hold) -> bool:
         waiting = any(
@@ -486,9 +499,8 @@ class Sender:
             else:
                 self._report.release("dead", lane.name)
             for endpoint in self.delivery.endpoints:
-                name = f"max_bytes {endpoint.url}"
-                if endpoint.max_bytes < self._settings.max_request_bytes and lane.reader.recall(name) != str(
-                    endpoint.max_bytes
-                ):
-                    lane.reader.remember(name, str(endpoint.max_bytes))
+                cap = str(endpoint.max_bytes)
+                if cap != lane.caps.get(endpoint.url, str(endpoint.most_bytes)):
+                    lane.caps[endpoint.url] = cap
+                    lane.reader.remember(f"max_bytes {endpoint.url}", cap)
         self._report.write()

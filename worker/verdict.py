@@ -265,10 +265,10 @@ def _names_an_event(answer: dict[str, object]) -> bool:
 def retry_after(text: str, now: float) -> float | None:
     """Seconds, of either form; None for anything else."""
     text = text.strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():  # "²" is a digit, and no number
         return min(float(text), LONGEST_RETRY_AFTER)
     try:
         found = parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return min(found, LONGEST_RETRY_AFTER) if found > 0 else None

@@ -129,9 +129,10 @@ class MemoryOutlet(Side):
                 found[letter.hold] = found.get(letter.hold, 0) + 1
         return found
 
-    def oldest_parked(self, hold: str) -> DeadLetter | None:
-        letters = self.memory.letters.values()
-        return next((one for one in letters if one.state == "parked" and one.hold == hold), None)
+    def oldest_parked(self, hold: str, after: str = "") -> DeadLetter | None:
+        letters = list(self.memory.letters.values())
+        first = next((place for place, one in enumerate(letters, 1) if one.sls_id == after), 0)
+        return next((one for one in letters[first:] if one.state == "parked" and one.hold == hold), None)
 
     def release(self, hold: str) -> int:
         chosen = [one for one in self.memory.letters.values() if one.state == "parked" and one.hold == hold]

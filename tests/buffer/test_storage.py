@@ -152,6 +152,8 @@ def test_an_ack_buries_in_the_same_breath(store: Store) -> None:
     assert probe is not None
     assert probe.sls_id == "b"
     assert outlet.oldest_parked("index:other") is None
+    behind = [outlet.oldest_parked("index:i", after) for after in ("a", "b", "c", "nobody")]
+    assert [one and one.sls_id for one in behind] == ["b", "c", None, "b"]
     with suppress(SpoolError):
         outlet.ack(batch, [letter("z", "parked")])
     assert outlet.parked() == {"index:i": 2}, "an ack that fails buries nothing"
