@@ -6,13 +6,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import Any
 
 from worker.child import ChildContext
-from worker.process import HANDLED, MALLOC, run
+from worker.process import HANDLED, MALLOC, leave, run
 
 Target = Callable[[ChildContext], None]
 
@@ -21,14 +20,14 @@ def consumer_main(context: ChildContext) -> None:
     """Where a consumer's process begins."""
     from worker.consumer import main
 
-    sys.exit(run(main, context))
+    leave(run(main, context))
 
 
 def sender_main(context: ChildContext) -> None:
     """Where a sender's process begins."""
     from worker.sender import main
 
-    sys.exit(run(main, context))
+    leave(run(main, context))
 
 
 TARGETS: dict[str, Target] = {"consumer": consumer_main, "sender": sender_main}

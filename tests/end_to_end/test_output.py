@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -33,9 +34,13 @@ proxy = ""
 
 
 def page(house: House, what: str) -> str:
-    """From the listener."""
-    with urllib.request.urlopen(f"http://{house.status()['supervisor']['listen']}/{what}", timeout=10) as answer:
-        found: bytes = answer.read()
+    """From the listener, whatever its status."""
+    try:
+        with urllib.request.urlopen(f"http://{house.status()['supervisor']['listen']}/{what}", timeout=30) as answer:
+            found: bytes = answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            found = error.read()
     return found.decode()
 
 
@@ -81,15 +86,21 @@ def test_no_secret_and_no_event_is_in_anything_that_a_run_in_trouble_prints(tmp_
         poll(lambda: len(house.delivered()) > 500, f"the flow has begun; {house.tail()}", 60)
         house.hec.post("outage", on=True, status=403, code=4)
         house.sls.post("append", logs=1000)
-        poll(lambda: any(h["kind"] == "token" for h in house.status()["holds"]), "a hold of the token", 30)
+        poll(lambda: any(h["kind"] == "token" for h in house.status()["holds"]), "a hold of the token", 60)
         pids = {child["name"]: child["pid"] for child in house.status()["children"]}
         os.kill(pids["sender-0"], signal.SIGABRT)
         os.kill(pids["consumer-0"], signal.SIGKILL)
         assert house.supervisor is not None
         house.supervisor.send_signal(signal.SIGHUP)
         house.hec.post("outage", on=False)
-        poll(lambda: len(house.delivered()) > 5000, f"most is delivered; {house.tail()}", 60)
-        poll(lambda: any(h["name"] == "refused" for h in house.status()["holds"]), "the second source is held", 30)
+        # How much was set aside depends on how much was in the pulls that were damaged.
+        poll(
+            lambda: len(house.delivered()) > 1000 and not house.status()["spool"]["batches"],
+            "what can be is delivered",
+            120,
+        )
+        poll(lambda: None not in {child["pid"] for child in house.status()["children"]}, "all are back", 60)
+        poll(lambda: any(h["name"] == "refused" for h in house.status()["holds"]), "the second source is held", 60)
         shown = "".join(page(house, what) for what in ("", "metrics", "status", "healthz", "readyz"))
         for command in (
             ("status",),
