@@ -10,12 +10,13 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, overload
 
 from buffer.values import DeadLetter, Pull
 from worker import compiled
 from worker.decode import Undecodable
-from worker.encode_python import encode_group, merged_fields, parse, shape
+from worker.encode_python import encode_group, merged_fields, read_group, shape, split
 from worker.envelope import HOSTNAME, Plan, cursor_part, id_head, make_plan, text
 from worker.loggroup import LogGroup
 from worker.routes import Router
@@ -154,18 +155,19 @@ class Encoder:
         head = id_head(pull.key.project, pull.key.logstore, pull.key.shard)
         if self.compiled and 0 <= pull.begin < 1 << 62:
             return self._encode_compiled(pull, raw, head)
-        groups = parse(raw)
-        check_count(pull, len(groups))
-        return self._encode_python(pull, groups, head)
+        return self._encode_python(pull, raw, head)
 
-    def _encode_python(self, pull: Pull, groups: Any, head: str) -> Encoded:
+    def _encode_python(self, pull: Pull, raw: bytes, head: str) -> Encoded:
+        frames = split(raw)
+        check_count(pull, len(frames))
         out: list[bytes] = []
         firsts: list[int] = []
         places: list[int] = []
         encoded = Encoded(
             head=head, firsts=firsts, places=places, cursors=Cursors(pull.begin, places, pull.sparse)
         )  # fmt: skip
-        for place, group in enumerate(groups):
+        for place, frame in enumerate(frames):
+            group, fields = read_group(frame)
             logs = len(group.Logs)
             plan = self._plan(pull, head, text(group.Topic), text(group.Source), hostname_of(group.LogTags))
             if not account(encoded, plan, logs):
@@ -173,7 +175,7 @@ class Encoder:
             firsts.append(len(out))
             places.append(place)
             add_span(encoded.spans, len(out), logs, plan)
-            encode_group(group, plan, encoded.cursors[-1], out)
+            encode_group(group, plan, encoded.cursors[-1], out, fields)
         fill(encoded, out)
         return encoded
 
@@ -309,9 +311,5 @@ def add_span(spans: Spans, first: int, count: int, plan: Plan) -> None:
 
 def fill(encoded: Encoded, out: list[bytes]) -> None:
     """The events, one after the other, and their ends."""
-    at = 0
-    ends = encoded.ends
-    for event in out:
-        at += len(event)
-        ends.append(at)
+    encoded.ends = array("Q", accumulate(map(len, out)))
     encoded.data = b"".join(out)

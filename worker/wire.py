@@ -19,6 +19,11 @@ def check_list(raw: bytes) -> None:
     _check(raw, 0, len(raw), _LIST)
 
 
+def check_group(raw: bytes) -> None:
+    """Of one LogGroup. Raises Undecodable."""
+    _check(raw, 0, len(raw), _GROUP)
+
+
 def _check(raw: bytes, at: int, end: int, schema: dict[int, tuple[int, _Check | None]]) -> None:
     while at < end:
         tag, at = _varint(raw, at, end, 5)

@@ -72,6 +72,53 @@ def test_broken_groups_are_refused_by_both_or_by_none(name: str) -> None:
             PLAIN.encode_pull(pull_of(raw, 1), raw)
 
 
+#: Contents of a log whose names and values are as many as if each had one of both.
+MISLEADING = {
+    "two names, then two values": (
+        wire.field(2, wire.field(1, b"a") + wire.field(1, b"b")) + wire.field(2, wire.field(2, b"x") + wire.field(2, b"y")),
+        {"b": "", "": "y"},
+    ),
+    "a name alone, then a value alone": (
+        wire.field(2, wire.field(1, b"a")) + wire.field(2, wire.field(2, b"x")), {"a": "", "": "x"}
+    ),
+    "a value too many, then one too few": (
+        wire.field(2, wire.field(1, b"a") + wire.field(2, b"") + wire.field(2, b"x")) + wire.field(2, wire.field(1, b"b")),
+        {"a": "x", "b": ""},
+    ),
+    "value before name": (wire.field(2, wire.field(2, b"x") + wire.field(1, b"a")), {"a": "x"}),
+    "nothing in it": (wire.field(2, b"") + wire.content(b"a", b"x"), {"": "", "a": "x"}),
+    "something unknown in it": (wire.field(2, b"\x78\x05" + wire.field(1, b"a") + wire.field(2, b"x")), {"a": "x"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISLEADING)
+@pytest.mark.parametrize("alone", [True, False])
+def test_each_name_keeps_its_own_value_however_a_log_is_written(name: str, alone: bool) -> None:
+    contents, expected = MISLEADING[name]
+    log = b"\x08\x05" + contents
+    group = wire.group([log] if alone else [wire.log(1, [(b"k", b"v")]), log, wire.log(2, [(b"k", b"w")])])
+    found = [json.loads(event)["event"] for event in events(PLAIN.encode([group]))]
+    given = [{name: event[name] for name in event if name not in {"__topic__", "sls_id"}} for event in found]
+    assert given == ([expected] if alone else [{"k": "v"}, expected, {"k": "w"}])
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x0a\x00", b"\x22\x00", b"\x0a\x01\x05", b"\x10\x05", b"\x12\x02\x08\x05", b"\x12\x02\x10\x05"], ids=bytes.hex
+)  # fmt: skip
+def test_a_field_of_a_wrong_kind_in_a_log_is_refused_by_both(junk: bytes) -> None:
+    """Lists of numbers in one piece among them, which protobuf would take for numbers."""
+    raw = wire.group_list([wire.group([wire.log(1, [(b"k", b"v")], 5) + junk])])
+    with pytest.raises(Undecodable):
+        PLAIN.encode_pull(pull_of(raw, 1), raw)
+
+
+@pytest.mark.parametrize(
+    "values", [[b"\x7f", b"a"], [b'"', b"\x7f"], [b"\\", b'",', b'","', b""], [b"\xf0\x9f\x98", b"\x98"]]
+)
+def test_values_that_look_like_what_stands_between_values_stay_apart(values: list[bytes]) -> None:
+    check([wire.group([wire.log(1, [(b"k%d" % n, value) for n, value in enumerate(values)])])])
+
+
 def test_a_body_cut_at_any_byte_is_refused_or_holds_fewer_groups() -> None:
     groups = [nasty_groups(NOW)["reserved keys"], nasty_groups(NOW)["tags"], nasty_groups(NOW)["invalid utf-8"]]
     raw = wire.group_list(groups)

@@ -105,11 +105,11 @@ def test_the_compiled_encoder_makes_no_call_for_an_event() -> None:
     assert made < 6 * len(GROUPS), "a few for each kind of group, none for each log"
 
 
-def test_the_encoder_in_python_makes_few_calls_for_a_field() -> None:
+def test_the_encoder_in_python_makes_no_call_for_a_field() -> None:
     encoder = Encoder(Router((), HEC), compiled=False)
     fields = sum(1 for event in events(encoded(compiled=False)) for _ in event["event"])
     made = calls(lambda: encoder.encode(pull(), RAW))
-    assert made < 0.8 * fields
+    assert made < 0.5 * fields, "some for a log, none for a field"
 
 
 def test_a_pull_on_its_way_to_the_disk_costs_the_same_however_many_logs_are_in_it(
