@@ -19,6 +19,7 @@ import orjson
 
 from buffer import body
 from buffer.database import classify
+from buffer.disk import has_bodies
 from buffer.errors import SpoolError, SpoolUnusable
 from buffer.judge import merge
 from buffer.positions import COLUMNS, key_of, key_text, of_row
@@ -63,7 +64,7 @@ def lane_directories(spool: Path, *, adopted: bool = False) -> list[Path]:
 
 @contextlib.contextmanager
 def connection(lane: Path) -> Iterator[sqlite3.Connection | None]:
-    """A read-only connection, or None where there is no index yet."""
+    """A read-only connection, or None where there is no index yet: its tables come all at once, a moment after its file."""
     path = lane / "cache.db"
     if not path.exists():
         yield None
@@ -73,18 +74,22 @@ def connection(lane: Path) -> Iterator[sqlite3.Connection | None]:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     try:
-        yield found
+        is_made = found.execute(_TABLES).fetchone()[0] or has_bodies(lane)
+        yield found if is_made else None
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     finally:
         found.close()
 
 
+_TABLES = "SELECT count(*) FROM sqlite_master"
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     """Read-only; but after a crash the journal must be rolled back first, and that is writing."""
     found = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10, isolation_level=None)
     try:
-        found.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        found.execute(_TABLES).fetchone()
     except sqlite3.OperationalError as error:
         found.close()
         if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
