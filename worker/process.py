@@ -109,6 +109,10 @@ def run(main: Callable[[ChildContext], int], context: ChildContext) -> int:
     except Exception as error:
         log.critical("defect", exc_info=error)
         return EXIT_DEFECT
+    finally:
+        # Python's end gives signals their defaults back: one that comes then would make a clean end a death.
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def leave(code: int) -> NoReturn:
