@@ -20,7 +20,7 @@ import orjson
 from buffer import body
 from buffer.database import classify
 from buffer.disk import has_bodies
-from buffer.errors import SpoolError, SpoolUnusable
+from buffer.errors import SpoolDamaged, SpoolError, SpoolUnusable
 from buffer.judge import merge
 from buffer.positions import COLUMNS, key_of, key_text, of_row
 from buffer.values import DeadLetter, Position, Pull, ShardKey
@@ -210,9 +210,16 @@ def batches(spool: Path, lane: str | None = None) -> Iterator[dict[str, Any]]:
         for number, file, size, groups, when, pulls in rows(
             directory, "SELECT id, file, bytes, groups, time, pulls FROM batch WHERE 1"
         ):
+            try:
+                known = orjson.loads(pulls)
+            except orjson.JSONDecodeError as error:
+                raise SpoolDamaged(
+                    f"the index of lane {directory.name} says of batch {number}: {pulls[:40]!r}",
+                    "it is rebuilt from the bodies at the next start",
+                ) from error
             yield {
                 "lane": directory.name, "id": number, "file": str(directory / file), "bytes": size, "groups": groups,
-                "time": when, "pulls": orjson.loads(pulls),
+                "time": when, "pulls": known,
             }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from buffer import audit, outside
 from buffer.audit import verify
+from buffer.errors import SpoolDamaged
 from buffer.reader import LaneReader
 from buffer.spool import Spool
 from buffer.values import Tally
@@ -100,6 +101,15 @@ def test_each_fault_of_an_index_is_named(filled: Spool, lane: Path, statement: s
     change(lane, statement)
     found = faults(filled)
     assert [fault for _, fault in found if said in fault], found
+
+
+def test_a_row_that_cannot_be_read_is_said(filled: Spool, lane: Path) -> None:
+    change(lane, "UPDATE batch SET pulls = '[{' WHERE id = 4")
+    with pytest.raises(SpoolDamaged, match="of batch 4") as said:
+        list(outside.batches(filled.directory))
+    assert said.value.hint
+    assert [fault.what for fault in filled.recover()] != []
+    assert len(list(outside.batches(filled.directory))) == 3
 
 
 @pytest.mark.parametrize("harm", ["gone", "flipped", "not named"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import sqlite3
@@ -309,11 +310,21 @@ def test_the_budget_stops_at_95_percent_and_goes_on_at_85(tmp_path: Path) -> Non
     assert [level(0, 0, free=49), level(0, 0, inodes=10), level(0, 0, ballast=False)] == [1, 1, 1]
 
 
-def test_diskcache_is_the_one_we_know() -> None:
+def test_diskcache_is_the_one_we_know(tmp_path: Path) -> None:
     """The private names that are used: a new version is looked at before it is taken."""
     assert diskcache.__version__ == "5.6.3"
-    for name in ("_row_insert", "_sql", "_sql_retry", "_con", "_disk", "disk"):
-        assert hasattr(diskcache.Cache, name) or name == "_disk", name
+    made = diskcache.Cache(str(tmp_path))
+    try:
+        assert [*inspect.signature(made._row_insert).parameters] == ["key", "raw", "now", "columns"]
+        assert [*inspect.signature(made.disk.store).parameters] == ["value", "read", "key"]
+        assert [*inspect.signature(made.disk.fetch).parameters] == ["mode", "filename", "value", "read"]
+        assert made._con is made._local.con
+        assert made._sql("SELECT ?", (7,)).fetchone() == made._sql_retry("SELECT ?", (7,)).fetchone() == (7,)
+        columns = [row[1] for row in made._sql("PRAGMA table_info(Cache)")]
+        assert columns[:3] == ["rowid", "key", "raw"]
+        assert {"size", "mode", "filename", "value"} <= set(columns)
+    finally:
+        made.close()
 
 
 def test_a_full_disk_leaves_nothing_half_written(

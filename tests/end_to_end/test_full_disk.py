@@ -48,6 +48,40 @@ def free(disk: Path) -> int:
 @pytest.mark.root
 @pytest.mark.parametrize("mode", ["wal", "truncate"])
 def test_the_backlog_drains_on_a_full_disk_also_after_a_kill(mode: str, tmp_path: Path, disk: Path) -> None:
+    with house_on(disk, tmp_path, mode) as house:
+        others = disk / "somebody-else's"
+        fill(others)
+        poll(lambda: not (disk / "ballast").exists(), "the ballast is given up", 60)
+        poll(lambda: house.status()["spool"]["level"] == 1, "pulling stops", 60)
+        fill(others)
+        assert free(disk) == 0, "the ballast's room was taken too"
+        house.kill_tree()
+        assert free(disk) == 0
+        waiting = sum(1 for _ in disk.glob("lanes/*/v/*.val"))
+        assert waiting > 0
+        os.truncate(
+            others, others.stat().st_size - 8 * MIB
+        )  # somebody gives back a little: less than pulling would need
+        drains(house, disk, others)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", ["wal", "truncate"])
+def test_what_is_started_on_a_disk_without_a_free_byte_gives_up_its_ballast_and_drains(
+    mode: str, tmp_path: Path, disk: Path
+) -> None:
+    with house_on(disk, tmp_path, mode) as house:
+        house.kill_tree()
+        others = disk / "somebody-else's"
+        fill(others)
+        assert free(disk) == 0
+        assert (disk / "ballast").exists()
+        drains(house, disk, others)
+
+
+@contextlib.contextmanager
+def house_on(disk: Path, tmp_path: Path, mode: str) -> Iterator[House]:
+    """Running on that disk, with a backlog: Splunk is away."""
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "spool").symlink_to(disk)
     with House(
@@ -58,27 +92,19 @@ def test_the_backlog_drains_on_a_full_disk_also_after_a_kill(mode: str, tmp_path
         house.hec.post("outage", on=True)
         house.start()
         poll(lambda: house.status().get("spool", {}).get("groups", 0) > 100, "a backlog", 60)
-        others = disk / "somebody-else's"
-        fill(others)
-        poll(lambda: not (disk / "ballast").exists(), "the ballast is given up", 60)
-        poll(lambda: house.status()["spool"]["level"] == 1, "pulling stops", 60)
-        fill(others)
-        assert free(disk) == 0, "the ballast's room was taken too"
-        house.kill_tree()
-        assert free(disk) == 0
-        waiting = sum(1 for _ in disk.glob("lanes/*/v/*.val"))
-        assert waiting > 4
-        os.truncate(
-            others, others.stat().st_size - 8 * MIB
-        )  # somebody gives back a little: less than pulling would need
-        house.start()
-        poll(lambda: house.status().get("spool", {}).get("level") == 1, "it runs, pulling is stopped", 60)
-        house.hec.post("outage", on=False)
-        poll(lambda: house.status()["spool"]["batches"] == 0, f"it drains; {house.tail()}", 90, 0.1)
-        assert not (disk / "ballast").exists() or free(disk) > 0
-        house.sls.post("append", shard=0, logs=200)
-        others.unlink()
-        house.wait_delivered()
-        poll((disk / "ballast").exists, "the ballast is back", 60)
-        assert house.stop() == 0
-        assert set(house.delivered()) == house.expected()
+        yield house
+
+
+def drains(house: House, disk: Path, others: Path) -> None:
+    """Started again, it sends all that waits; with room again it goes on pulling."""
+    house.start()
+    poll(lambda: house.status().get("spool", {}).get("level") == 1, "it runs, pulling is stopped", 60)
+    house.hec.post("outage", on=False)
+    poll(lambda: house.status()["spool"]["batches"] == 0, f"it drains; {house.tail()}", 90, 0.1)
+    assert not (disk / "ballast").exists() or free(disk) > 0
+    house.sls.post("append", shard=0, logs=200)
+    others.unlink()
+    house.wait_delivered()
+    poll((disk / "ballast").exists, "the ballast is back", 60)
+    assert house.stop() == 0
+    assert set(house.delivered()) == house.expected()
