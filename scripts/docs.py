@@ -76,7 +76,8 @@ def configuration() -> str:
                 if docs[one.name]
                 else "required"
             )
-            out.append(f"| `{one.name}` | {shown} | {docs[one.name]} |")
+            text = docs[one.name].replace("|", "\\|")
+            out.append(f"| `{one.name}` | {shown} | {text} |")
         out.append("")
     return "\n".join(out)
 

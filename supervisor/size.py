@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-#: Raw to wire and disk at zstd's ratio; peak to mean; MB/s that a shard takes; raw MB per CPU-second of the whole way, at half of
-#: what was measured: a backlog is to be drained beside what comes.
+#: Raw to wire and disk at zstd's ratio; peak to mean; MB/s that a shard takes; raw MB per CPU-second of the whole way, under a
+#: third of what was measured: TLS, many small sources, and a backlog that is to be drained beside what comes.
 RATIO, PEAK, SHARD_WRITE, RAW_PER_CPU_SECOND = 5.0, 2.0, 5e6, 50e6
 _SIZES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _DURATIONS: dict[str, float] = {"s": 1, "m": 60, "h": 3600, "d": 86400}

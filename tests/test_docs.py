@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -56,11 +57,16 @@ def test_the_man_page_is_sound_and_names_every_command() -> None:
         assert f"\n{heading}\n" in done.stdout
 
 
-def test_every_setting_is_described_or_speaks_for_itself() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    for section in SECTIONS.values():
+def test_every_setting_is_described_with_all_that_it_may_be() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    for name, section in SECTIONS.items():
+        described, types = docs.attribute_docs(section), get_type_hints(section)
         for one in fields(section):
-            assert f"`{one.name}`" in text
+            assert described[one.name], f"{name}.{one.name}"
+            for value in get_args(types[one.name]) if get_origin(types[one.name]) is Literal else ():
+                assert f"`{value}`" in described[one.name], f"{name}.{one.name} = {value}"
+            row = next(line for line in page.splitlines() if line.startswith(f"| `{one.name}` |"))
+            assert len(re.findall(r"(?<!\\)\|", row)) == 4, f"three columns: {row}"
 
 
 def test_every_exit_code_is_in_the_operators_table() -> None:
