@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from buffer import body as body_module
+from buffer import disk
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
@@ -15,13 +21,26 @@ from buffer.writer import LaneWriter
 from scripts.bench_tools import MB, Figure, Given, median, table, timed
 
 HEAD = ("journal", "bytes a put", "put MB/s", "p50 ms", "p99 ms", "append + fdatasync MB/s", "ratio", "read + ack MB/s")
+ASIDE = (
+    "journal",
+    "lanes",
+    "bytes a pull",
+    "put MB/s",
+    "p50 ms",
+    "p99 ms",
+    "append + fdatasync MB/s, as many files",
+    "ratio",
+)
+PARTS = ("journal", "header and CRC ms", "write ms", "fsync of the file ms", "rows ms", "COMMIT ms", "whole put ms",
+         "for comparison: fdatasync of an append ms")  # fmt: skip
+MODES = ("wal", "truncate")
 SIZES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)
 
 
 def run(given: Given) -> list[Figure]:
     """Put and append in turn, of incompressible bytes; medians."""
     rows, figures = [], []
-    for mode in ("wal", "truncate"):
+    for mode in MODES:
         for size in SIZES:
             ratio, cells = measure(mode, size, given.work)
             rows.append(cells)
@@ -30,52 +49,118 @@ def run(given: Given) -> list[Figure]:
                 what = f"durable put of 1 MiB, {mode}, one pull waiting"
                 figures.append(Figure(what, ratio, "of append + fdatasync", must, aim))
     table("A durable put (medians)", HEAD, rows)
-    lanes = [
-        (mode, count, *side_by_side(mode, count, given.work)) for mode in ("wal", "truncate") for count in (1, 2, 4)
-    ]
-    table(
-        "Lanes side by side, 1 MiB a put, four pulls waiting",
-        ("journal", "lanes", "put MB/s", "append + fdatasync MB/s, as many files", "ratio"),
-        [(mode, count, f"{put:.0f}", f"{append:.0f}", f"**{put / append:.2f}**") for mode, count, put, append in lanes],
-    )
-    for mode, count, put, append in lanes:
+    several = [(mode, count, size, *side_by_side(mode, count, size, 1, given.work)) for mode in MODES for count in (2, 4)
+               for size in SIZES]  # fmt: skip
+    waiting = [(mode, count, 1 << 20, *side_by_side(mode, count, 1 << 20, 4, given.work)) for mode in MODES
+               for count in (1, 2, 4)]  # fmt: skip
+    for title, found in (("one pull waiting", several), ("four pulls waiting", waiting)):
+        table(f"Lanes side by side, {title} at each put", ASIDE, [
+            (mode, count, f"{size >> 10} KiB", f"{put:.0f}", f"{half * 1000:.2f}", f"{worst * 1000:.1f}", f"{append:.0f}",
+             f"**{put / append:.2f}**")
+            for mode, count, size, put, half, worst, append in found
+        ])  # fmt: skip
+    for mode, count, _size, put, _half, _worst, append in waiting:
         if count == 1:
             what = f"durable put of 4 × 1 MiB, {mode}, four pulls waiting"
             figures.append(Figure(what, put / append, "of append + fdatasync", 0.8, 0.95))
+    table("Where the time of a put of 1 MiB goes (medians)", PARTS, [where_it_goes(mode, given.work) for mode in MODES])
     return figures
 
 
-def side_by_side(mode: str, count: int, work: Path) -> tuple[float, float]:
-    """MB/s of that many lanes at once, and of as many files that are appended to and flushed."""
+def side_by_side(mode: str, count: int, size: int, waiting: int, work: Path) -> tuple[float, float, float, float]:
+    """MB/s of that many lanes at once, p50 and p99 of a put in seconds, MB/s of as many files that are appended to and flushed."""
+    name = f"side-{mode}-{count}-{size}-{waiting}"
+    body, key, steps = os.urandom(size), ShardKey("p", "l", "g", "", 0, 1), max(24, min(100, (64 << 20) // size))
+    took: list[float] = []
+    with lanes_of(mode, count, work / name) as lanes:
+        files = [os.open(work / f"{name}.{n}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for n in range(count)]
+
+        def puts(lane: LaneWriter) -> None:
+            for step in range(steps):
+                numbers = range(step * waiting, step * waiting + waiting)
+                pulls = [Pull(key, 1, "s", "lz4", size, n, n + 1, 1, False, False, 1.0, 1.0, body) for n in numbers]
+                took.append(timed(partial(lane.put, pulls)))
+
+        def appends(file: int) -> None:
+            for _ in range(steps):
+                os.writev(file, [body] * waiting)
+                os.fdatasync(file)
+
+        with ThreadPoolExecutor(count) as pool:
+            put = timed(lambda: list(pool.map(puts, lanes)))
+            append = timed(lambda: list(pool.map(appends, files)))
+        for file in files:
+            os.close(file)
+    moved = steps * waiting * count * size / MB
+    return moved / put, median(took), sorted(took)[int(len(took) * 0.99) - 1], moved / append
+
+
+@contextmanager
+def lanes_of(mode: str, count: int, directory: Path) -> Iterator[list[LaneWriter]]:
+    """Writers of as many lanes."""
     os.environ["SLS_SIEM_JOURNAL_MODE"] = mode
-    settings = SpoolSettings(directory=work / f"side-{mode}-{count}", min_free_bytes=1 << 20, max_bytes=1 << 40)
+    settings = SpoolSettings(directory=directory, min_free_bytes=1 << 20, max_bytes=1 << 40)
     held = Spool.open(settings)
     lanes = [LaneWriter.open(lane_directory(held.directory, held.id, slot), settings) for slot in range(count)]
-    files = [
-        os.open(work / f"side-{mode}-{count}-{n}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for n in range(count)
+    try:
+        yield lanes
+    finally:
+        for lane in lanes:
+            lane.close()
+        held.close()
+        del os.environ["SLS_SIEM_JOURNAL_MODE"]
+
+
+def where_it_goes(mode: str, work: Path) -> list[str]:
+    """The cells of a row; the calls are timed where they are made."""
+    body, key = os.urandom(1 << 20), ShardKey("p", "l", "g", "", 0, 1)
+    took: dict[str, list[float]] = {}
+
+    def watched(where: Any, name: str) -> None:
+        call = getattr(where, name)
+
+        def timing(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                took.setdefault(name, []).append(time.perf_counter() - began)
+
+        patched.append((where, name, call))
+        setattr(where, name, timing)
+
+    patched: list[tuple[Any, str, Any]] = []
+    with lanes_of(mode, 1, work / f"where-{mode}") as (lane,):
+        commits: list[float] = []
+        plain = os.open(work / f"where-{mode}.plain", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        watched(disk, "write_all")
+        watched(os, "fsync")
+        watched(body_module, "pack")
+        lane.cache._con.set_trace_callback(  # noqa: SLF001 - SQLite says when a statement begins
+            lambda text: commits.append(time.perf_counter()) if text in {"COMMIT", "BEGIN IMMEDIATE"} else None
+        )
+        whole: list[float] = []
+        for number in range(100):
+            pull = Pull(key, 1, "s", "lz4", 4 << 20, number, number + 1, 1, False, False, 1.0, 1.0, body)
+            whole.append(timed(partial(lane.put, [pull])))
+            commits.append(time.perf_counter())
+            os.write(plain, body)
+            took.setdefault("fdatasync", []).append(timed(partial(os.fdatasync, plain)))
+        os.close(plain)
+        for where, name, call in patched:
+            setattr(where, name, call)
+    rows = [b - a for a, b in zip(commits[::3], commits[1::3], strict=True)]
+    commit = [b - a for a, b in zip(commits[1::3], commits[2::3], strict=True)]
+    cells = [
+        took["pack"],
+        [t for t in took["write_all"] if t > 5e-5],
+        took["fsync"],
+        rows,
+        commit,
+        whole,
+        took["fdatasync"],
     ]
-    body, key, steps = os.urandom(1 << 20), ShardKey("p", "l", "g", "", 0, 1), 24
-
-    def puts(lane: LaneWriter) -> None:
-        for step in range(steps):
-            numbers = range(step * 4, step * 4 + 4)
-            lane.put([Pull(key, 1, "s", "lz4", 1 << 22, n, n + 1, 1, False, False, 1.0, 1.0, body) for n in numbers])
-
-    def appends(file: int) -> None:
-        for _ in range(steps):
-            os.writev(file, [body] * 4)
-            os.fdatasync(file)
-
-    with ThreadPoolExecutor(count) as pool:
-        put = timed(lambda: list(pool.map(puts, lanes)))
-        append = timed(lambda: list(pool.map(appends, files)))
-    for one in (*lanes, held):
-        one.close()
-    for file in files:
-        os.close(file)
-    del os.environ["SLS_SIEM_JOURNAL_MODE"]
-    moved = steps * 4 * count * len(body) / MB
-    return moved / put, moved / append
+    return [mode, *(f"{median(one) * 1000:.2f}" for one in cells)]
 
 
 def measure(mode: str, size: int, work: Path) -> tuple[float, list[str]]:
