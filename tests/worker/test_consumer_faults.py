@@ -45,8 +45,10 @@ FAILURES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_calls_that_fail_in_every_way_lose_nothing_and_store_nothing_twice(tmp_path: Path) -> None:
-    with SlsEmulator(shards=3, knobs=Knobs(max_pull_bytes=100_000)) as sls:
+@pytest.mark.parametrize("tls", [False, True])
+def test_calls_that_fail_in_every_way_lose_nothing_and_store_nothing_twice(tmp_path: Path, tls: bool) -> None:
+    """Over https the SDK retries nothing that it retries over http."""
+    with SlsEmulator(shards=3, tls=tls, knobs=Knobs(max_pull_bytes=100_000)) as sls:
         sls.fill(8_000)
         faults = [sls.faults.add(kind, probability=0.03, **options) for kind, options in FAILURES]
         with House(tmp_path / "spool", source_of(sls)) as house:
@@ -246,6 +248,54 @@ def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: 
         assert two.stop() == 0
         assert one.groups() == had
         assert one.groups() + two.groups() == stored(sls)
+
+
+def test_a_pull_that_was_on_its_way_when_the_shard_was_given_away_is_thrown_away(tmp_path: Path) -> None:
+    sls = SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000))
+    with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
+        one.read(source_of(sls, consumer_timeout=2.0))
+        two.read(source_of(sls, consumer_timeout=2.0))
+        one.start()
+        sls.fill(1_000)
+        one.wait_drained(sls)
+        had = one.groups()
+        late = sls.faults.add("delay", "pull", seconds=6.0, count=1)
+        poll(lambda: late.happened, "a pull is on its way")
+        lost = sls.faults.add("hang", "heartbeat", consumer=f"*{one.spool.id}*", seconds=60)
+        two.start()
+        sls.fill(2_000)
+        poll(lambda: sls.drained("siem"), "the other host takes over")
+        poll(lambda: any(one.fault == "delay" for one in list(sls.service.requests)), "the answer comes")
+        sls.faults.remove(lost)
+        one.turns(2)
+        assert one.stop() == two.stop() == 0
+        assert one.groups() == had
+        assert one.groups() + two.groups() == stored(sls)
+
+
+def test_a_shard_that_is_asked_back_is_listed_until_its_last_checkpoint_is_saved(tmp_path: Path) -> None:
+    """SLS gives it to the next consumer as soon as it is not listed: that one would begin too early, and the save be refused."""
+    with SlsEmulator(shards=2, knobs=Knobs(max_pull_bytes=50_000)) as sls:
+        sls.fill(500)
+        with House(tmp_path / "spool", source_of(sls), consumers=2) as house:
+            house.start(0)
+            house.wait_drained(sls)
+            slow = sls.faults.add("delay", "checkpoint", consumer="*-0", seconds=3.0)
+            sls.feeder.start(1_000, sls.store(), None)
+            poll(lambda: slow.happened, "there always is something to save")
+            house.start(1)
+            poll(lambda: len(set(sls.owners("siem").values()) - {""}) == 2, "a shard has moved")
+            moved = next(number for number, owner in sls.owners("siem").items() if owner.endswith("-1"))
+            sls.feeder.stop()
+            sls.faults.clear()
+            house.wait_drained(sls)
+            assert [house.stop(slot) for slot in (0, 1)] == [0, 0]
+            assert house.groups() == stored(sls)
+            saved = [one for one in sls.store().checkpoints if one.shard == moved]
+            assert not [one for one in saved if one.error], "nobody saves for a shard that is another's"
+            last = max(one.time for one in saved if one.consumer.endswith("-0"))
+            taken = min(one.time for one in sls.store().shards[moved].pulls if one.client.endswith("-1"))
+            assert last < taken
 
 
 def test_two_hosts_share_and_hand_over_without_a_copy(tmp_path: Path) -> None:
