@@ -98,10 +98,9 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
     batches = letters = 0
     names = [entry.name for entry in os.scandir(lane / "v")]
     for start in range(0, len(names), _STEP):
-        beat()
         waiting: list[tuple[int, int]] = []
         with transact(cache) as sql:
-            for name, found in _sound(lane, names[start : start + _STEP], sql):
+            for name, found in _sound(lane, names[start : start + _STEP], sql, beat):
                 if found.kind == body.BATCH and found.sequence in sequences:
                     why = f"another file says too that it is batch {found.sequence}"
                     _set_aside(lane, lane / "v" / name, why, found.meta, sql)
@@ -122,9 +121,8 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
         batches += len(waiting)
     for start in range(0, len(later), _STEP):
         later.sort()
-        beat()
         with transact(cache) as sql:
-            for name, found in _sound(lane, [name for _, name in later[start : start + _STEP]], sql):
+            for name, found in _sound(lane, [name for _, name in later[start : start + _STEP]], sql, beat):
                 letters += insert_later(sql, cache, name, found)
     if later:
         with transact(cache) as sql:
@@ -169,9 +167,10 @@ def drop_empty(sql: states.Sql) -> None:
         add(sql, "letters_file_bytes", -allocated(size))
 
 
-def _sound(lane: Path, names: list[str], sql: states.Sql) -> Iterator[tuple[str, body.Body]]:
-    """The bodies that can be believed; the others are set aside, counted and reported."""
+def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], None]) -> Iterator[tuple[str, body.Body]]:
+    """The bodies that can be believed; the others are set aside, counted and reported. A thousand may be gigabytes."""
     for name in names:
+        beat()
         path = lane / "v" / name
         try:
             data = path.read_bytes()

@@ -11,6 +11,7 @@ under the file must stop neither the loop nor a child.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -50,9 +51,7 @@ class LogFile:
             self._open()
             if self._size and self._size + len(lines) > self._max_bytes:
                 self._rotate()
-            if self.lost:
-                lines = _line("log file goes on", f"{self.lost} lines could not be written") + lines
-            self._size += os.write(self._file, lines)
+            self._write(lines)
         except OSError as error:
             begun = self._retry_at == 0.0
             self.lost += lines.count(b"\n")
@@ -61,6 +60,16 @@ class LogFile:
             return f"{self.path}: {error.strerror}" if begun else ""
         self.lost, self._retry_at = 0, 0.0
         return ""
+
+    def _write(self, lines: bytes) -> None:
+        """All of it or nothing: what a disk takes while it is getting full would end in the middle of a line."""
+        if self.lost:
+            lines = _line("log file goes on", f"{self.lost} lines could not be written") + lines
+        end = os.fstat(self._file).st_size
+        if os.write(self._file, lines) < len(lines):
+            os.ftruncate(self._file, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += len(lines)
 
     def _open(self) -> None:
         if self._file >= 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -20,6 +21,8 @@ from buffer.lean import structlog
 
 #: Seconds in which the same event of level warning or worse is printed once.
 REPEAT_AFTER = 30.0
+#: Seconds that a line waits for a reader that is slow; none while lines are being dropped.
+PATIENCE = 0.2
 _LONGEST = 3500
 _LONGEST_VALUE = 800
 _LONGEST_STACK = 2400
@@ -61,7 +64,8 @@ class Repeats:
     def due(self) -> list[tuple[str, dict[str, Any]]]:
         """What was kept back, and may be said by now: its count must not be lost because the trouble has ended."""
         now = time.monotonic()
-        return [one for key, one in list(self._kept.items()) if now - self._seen[key][0] >= self._after]
+        never = now, 0  # another thread has forgotten all of it just now
+        return [one for key, one in list(self._kept.items()) if now - self._seen.get(key, never)[0] >= self._after]
 
 
 def tell_repeats() -> None:
@@ -112,6 +116,13 @@ def _dump(event: Event) -> bytes:
         return orjson.dumps({name: str(value).encode(errors="replace").decode() for name, value in event.items()})
 
 
+def takes(file: int, patience: float) -> bool:
+    """Whether a line can be written without waiting for longer than `patience` seconds. True also where writing it is an error."""
+    waiting = select.poll()
+    waiting.register(file, select.POLLOUT)
+    return bool(waiting.poll(patience * 1000))
+
+
 class Lines:
     """Writes whole lines, each with one call, to one descriptor. Thread-safe without a lock: the kernel's append is one."""
 
@@ -132,7 +143,11 @@ class Lines:
         """Write it, or count it."""
         dropped = self._dropped
         try:
-            os.write(self._stream.fileno(), text.encode(errors="replace") + b"\n")
+            file = self._stream.fileno()
+            if not takes(file, 0.0 if dropped else PATIENCE):
+                self._dropped += 1
+                return
+            os.write(file, text.encode(errors="replace") + b"\n")
         except (OSError, ValueError):  # a stream that was closed has no descriptor
             self._dropped += 1
         else:

@@ -58,16 +58,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_loses_lines_and_counts_them(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.logfile.RETRY", 0.0)
+    other = small_disk / "other"
+    other.write_bytes(bytes(16 << 10))
     file = LogFile(small_disk / "log")
     big = b"x" * 1000 + b"\n"
     faults = [fault for _ in range(100) if (fault := file.write(big))]
     assert faults == [f"{small_disk / 'log'}: No space left on device"]
     assert file.lost > 30
-    (small_disk / "log").unlink()
-    file.close()
+    kept = (small_disk / "log").read_bytes()
+    assert set(kept.splitlines(keepends=True)) == {big}, "no line is cut"
+    other.unlink()
     file.write(b"there again\n")
-    said, again = (small_disk / "log").read_text().splitlines()
-    assert "lines could not be written" in said
+    *_, said, again = (small_disk / "log").read_text().splitlines()
+    assert f"{100 - len(kept) // len(big)} lines could not be written" in said
     assert again == "there again"
 
 

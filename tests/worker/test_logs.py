@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import poll
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +129,27 @@ def test_a_full_disk_or_a_closed_pipe_under_stderr_is_no_error() -> None:
         assert process.stderr is not None
         process.stderr.close()
         assert process.wait(60) == 7
+
+
+def test_a_reader_that_stands_still_behind_a_pipe_stops_nobody() -> None:
+    code = (
+        "for n in range(2000): log.info('x' * 100, n=n)\nprint('done', flush=True)\nsys.stdin.read()\nlog.info('end')"
+    )
+    whole = f"import sys\nfrom worker import logs\nlogs.configure('x')\nlog = logs.get_logger()\n{code}"
+    with subprocess.Popen(
+        [sys.executable, "-c", whole], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            os.set_blocking(process.stdout.fileno(), False)
+            poll(lambda: process.stdout and process.stdout.read() == b"done\n", "it goes on without the reader", 60)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    found = [json.loads(line) for line in told.splitlines()]
+    assert [line["n"] for line in found[:-1]] == list(range(len(found) - 1))
+    assert found[-1]["event"] == "end"
+    assert found[-1]["lines_dropped"] == 2000 - (len(found) - 1)
 
 
 def test_lines_that_did_not_fit_into_a_pipe_are_counted_in_the_next_that_does() -> None:
