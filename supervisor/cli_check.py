@@ -72,13 +72,17 @@ def tap(
     import orjson
 
     from supervisor.cli_output import Failed
+    from supervisor.cli_sls import Refused
     from supervisor.tap import newest_events
 
     if stage not in {"raw", "event"}:
         raise Failed(f"no such stage: {stage}", "use --stage raw or --stage event", 2)
-    found = limited(newest_events(config, topic, stage), limit)
+    refused = Refused()
+    found = limited(newest_events(config, topic, stage, refused), limit)
+    refused.unless(found)
     if json:
-        write_json({"events": found})
-        return
-    for one in found:
-        typer.echo(orjson.dumps(one, option=orjson.OPT_INDENT_2).decode())
+        write_json({"events": found} | refused.document())
+    else:
+        for one in found:
+            typer.echo(orjson.dumps(one, option=orjson.OPT_INDENT_2).decode())
+    refused.tell()

@@ -70,7 +70,7 @@ def show_settings(config: Config = None, json: Json = False) -> None:
 
 def written(key: str, value: Any) -> str | None:
     """As it might stand in the file."""
-    from supervisor.config import is_duration, is_size
+    from supervisor.units import is_duration, is_size
 
     if isinstance(value, bool):
         return "true" if value else "false"

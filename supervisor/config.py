@@ -18,8 +18,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from buffer.settings import SpoolSettings
+from supervisor.founding import founding_environment
 from supervisor.settings import MemorySettings, Settings, StatusSettings, SupervisorSettings
 from supervisor.settings_checks import cross_check
+from supervisor.units import convert
 from worker.settings import HecSettings, LogSettings, RouteSettings, SourceSettings
 
 SECTIONS: dict[str, type] = {
@@ -27,21 +29,6 @@ SECTIONS: dict[str, type] = {
     "route": RouteSettings, "hec": HecSettings, "spool": SpoolSettings, "status": StatusSettings, "log": LogSettings,
 }  # fmt: skip
 SECRETS = {"access_key_id", "access_key_secret", "security_token", "token", "proxy"}
-_SIZES = {
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
-}
-_DURATIONS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE_KEYS = {"max_bytes", "min_free_bytes", "dead_letter_max_bytes", "budget", "max_request_bytes", "max_unacked_bytes",
-              "max_bytes_per_second"}  # fmt: skip
-_DURATION_KEYS = {"stop_timeout", "heartbeat_interval", "consumer_timeout", "timeout", "connect_timeout", "ack_timeout"}
 #: In place of a secret that cannot be had here. Where root finds those of a service that runs.
 UNKNOWN, OF_THE_SERVICE = "unknown-here", "/run/credentials/sls-siem.service"
 MEND = "mend the settings; `sls-siem config init` prints a commented file"
@@ -54,10 +41,6 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str], hint: str = MEND) -> None:
         super().__init__("\n".join(problems))
         self.problems, self.hint = problems, hint
-
-
-class Origins(dict[str, str]):
-    """`hec.timeout` → where its value came from: file, environment, command line, default."""
 
 
 def find_file(given: Path | None, environment: Mapping[str, str]) -> Path | None:
@@ -93,11 +76,11 @@ def load_with_origins(
     environment: Mapping[str, str] | None = None,
     *,
     secrets: bool = True,
-) -> tuple[Settings, Origins]:
-    """The settings, and where each scalar came from."""
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and where each value came from: `hec.timeout` → file, source_defaults, environment, command line, default."""
     environment = os.environ if environment is None else environment
     problems: list[str] = []
-    origins = Origins()
+    origins = dict[str, str]()
     tables = _read(find_file(path, environment))
     for section, table in tables.items():
         if isinstance(table, dict):
@@ -111,8 +94,8 @@ def load_with_origins(
             origins[dotted] = "command line"
     tables = _resolve(tables, environment, problems, "", secrets=secrets)
     has_file = bool(tables.get("source"))
-    _founding_environment(tables, environment, origins, has_file=has_file)
-    _convert(tables, problems)
+    founding_environment(tables, environment, origins, has_file=has_file)
+    convert(tables, problems)
     _defaults(tables, environment)
     settings = _validate(_shape(tables, problems, origins, "file" if has_file else "environment"), problems)
     if settings is not None:
@@ -165,7 +148,7 @@ def suggest(wrong: str, known: Any) -> str:
 
 
 def _overlay_environment(
-    tables: dict[str, Any], environment: Mapping[str, str], origins: Origins, problems: list[str]
+    tables: dict[str, Any], environment: Mapping[str, str], origins: dict[str, str], problems: list[str]
 ) -> None:
     for name, value in environment.items():
         if not name.startswith("SLS_SIEM_") or "__" not in name:
@@ -226,73 +209,6 @@ def _look_up(reference: str, environment: Mapping[str, str]) -> str:
     raise KeyError("not in the environment")
 
 
-def _founding_environment(
-    tables: dict[str, Any], environment: Mapping[str, str], origins: Origins, *, has_file: bool
-) -> None:
-    """The variables of the founding document are enough where no file names a source."""
-    get = environment.get
-    hec = tables.setdefault("hec", {})
-    if "urls" not in hec and get("SPLUNK_HEC_URL"):
-        hec["urls"] = [url.strip() for url in environment["SPLUNK_HEC_URL"].split(",") if url.strip()]
-        origins["hec.urls"] = "environment (SPLUNK_HEC_URL)"
-    if not {"token", "token_file"} & hec.keys() and get("SPLUNK_HEC_TOKEN"):
-        hec["token"] = environment["SPLUNK_HEC_TOKEN"]
-        origins["hec.token"] = "environment (SPLUNK_HEC_TOKEN)"
-    if has_file:
-        return
-    endpoints = _list(get("SLS_ENDPOINTS") or get("SLS_ENDPOINT", ""), ";")
-    projects = _list(get("SLS_PROJECTS") or get("SLS_PROJECT", ""), ";")
-    logstores = _list(get("SLS_LOGSTORES") or get("SLS_LOGSTORE", ""), ";")
-    tables["source"] = [
-        {
-            "endpoint": endpoints[min(place, len(endpoints) - 1)] if endpoints else "",
-            "project": project,
-            "logstore": _list(logstores[min(place, len(logstores) - 1)], ",") if logstores else [],
-            "consumer_group": get("SLS_CG", ""),
-            "start": get("SLS_SIEM_START", "begin"),
-            "access_key_id": get("SLS_AK_ID") or get("ALIBABA_CLOUD_ACCESS_KEY_ID", ""),
-            "access_key_secret": get("SLS_AK_KEY") or get("ALIBABA_CLOUD_ACCESS_KEY_SECRET", ""),
-        }
-        for place, project in enumerate(projects)
-    ]
-
-
-def _list(text: str, separator: str) -> list[str]:
-    return [one.strip() for one in text.split(separator) if one.strip()]
-
-
-def _convert(tables: dict[str, Any], problems: list[str]) -> None:
-    for section, table in tables.items():
-        for row in table if isinstance(table, list) else [table]:
-            for key, value in list(row.items()):
-                if key in _SIZE_KEYS and isinstance(value, str):
-                    row[key] = _measured(value, _SIZES, f"{section}.{key}", 'a size such as "10GiB"', problems)
-                elif key in _DURATION_KEYS and isinstance(value, str):
-                    row[key] = _measured(value, _DURATIONS, f"{section}.{key}", 'a duration such as "90s"', problems)
-                elif isinstance(value, int) and not isinstance(value, bool) and key in _DURATION_KEYS:
-                    row[key] = float(value)
-
-
-def is_size(dotted: str) -> bool:
-    """`spool.max_bytes`."""
-    return dotted.rpartition(".")[2] in _SIZE_KEYS
-
-
-def is_duration(dotted: str) -> bool:
-    """`hec.timeout`."""
-    return dotted.rpartition(".")[2] in _DURATION_KEYS
-
-
-def _measured(text: str, units: Mapping[str, float], where: str, wanted: str, problems: list[str]) -> float | int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
-    unit = (found[2].lower() or min(units, key=lambda u: abs(units[u] - 1))) if found else ""
-    if not found or unit not in units:
-        problems.append(f"{where}: not {wanted}")
-        return 1
-    value = float(found[1]) * units[unit]
-    return int(value) if "b" in units else value
-
-
 def _defaults(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
     supervisor = tables.setdefault("supervisor", {})
     supervisor.setdefault("workers", min(os.cpu_count() or 1, 8))
@@ -304,7 +220,7 @@ def _defaults(tables: dict[str, Any], environment: Mapping[str, str]) -> None:
         tables.setdefault(section, {})
 
 
-def _shape(tables: dict[str, Any], problems: list[str], origins: Origins, came_from: str) -> dict[str, Any]:
+def _shape(tables: dict[str, Any], problems: list[str], origins: dict[str, str], came_from: str) -> dict[str, Any]:
     """From tables of the file to the fields of Settings: defaults of sources laid under, lists of logstores unrolled."""
     common = tables.pop("source_defaults", {})
     sources: list[dict[str, Any]] = []

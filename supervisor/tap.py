@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from buffer.values import Pull, ShardKey
-from supervisor.cli_sls import asking
+from supervisor.cli_sls import Refused, asking
 from worker.decode import open_pull
 from worker.encode import Encoder
 from worker.encode_python import merged_fields, parse
@@ -21,14 +21,15 @@ from worker.routes import Router
 BACK = 20
 
 
-def newest_events(config: Path | None, topic: str, stage: str) -> Iterator[dict[str, Any]]:
-    """Envelopes, or the logs with topic and tags."""
+def newest_events(config: Path | None, topic: str, stage: str, refused: Refused) -> Iterator[dict[str, Any]]:
+    """Envelopes, or the logs with topic and tags. Sources that cannot be asked are in `refused`."""
     from supervisor.config import load
 
     settings = load(config)
     encoder = Encoder(Router(settings.routes, settings.hec))
     for source in settings.sources:
-        with asking(source) as client:
+        pulls: list[Pull] = []
+        with refused.of(source), asking(source) as client:
             pulls = [pull for shard in client.shards().values() if (pull := _newest(client, source, shard))]
         for pull in pulls:
             yield from _shown(encoder, pull, topic, stage)

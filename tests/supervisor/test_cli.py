@@ -235,6 +235,8 @@ def test_a_source_that_is_refused_does_not_hide_the_others(bench: Bench) -> None
         shown = bench.run(*command.split())
         assert shown.returncode == 69
         assert "\nl " in shown.stdout
+    tapped = bench.run("tap", "--json")
+    assert (tapped.returncode, len(json.loads(tapped.stdout)["events"])) == (69, 5)
     assert "l 1 of 30" in bench.run("group", "ls").stderr
     with SlsClient(bench.sls) as client:
         client.sdk.delete_consumer_group("p", "l", "mine")
