@@ -155,6 +155,7 @@ def _open(directory: Path, mode: str) -> diskcache.Cache:
     options = {**_OPTIONS, "sqlite_journal_mode": mode, "sqlite_synchronous": 2 if mode == "wal" else 3}
     cache = _Cache(str(directory), timeout=60, disk=DurableDisk, **options)
     try:
+        _assert_settings(cache, options)
         _assert_pragmas(cache, mode)
     except BaseException:
         cache.close()
@@ -209,6 +210,14 @@ def _create(path: Path, mode: str) -> None:
         connection.close()
     if fresh:
         sync_directory(path.parent)
+
+
+def _assert_settings(cache: diskcache.Cache, wanted: dict[str, Any]) -> None:
+    """diskcache has just written them; what it reads back is what it takes at each connection."""
+    said = dict(cache._sql("SELECT key, value FROM Settings NOT INDEXED").fetchall())
+    for name, value in wanted.items():
+        if said.get(name) != value:
+            raise SpoolDamaged(f"diskcache's settings in the index say {name} = {said.get(name)!r}, not {value!r}")
 
 
 def _assert_pragmas(cache: diskcache.Cache, mode: str) -> None:

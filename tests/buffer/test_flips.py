@@ -6,6 +6,7 @@ The witness is what had been put, kept by the test; what cannot be had back must
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from pathlib import Path
@@ -13,15 +14,20 @@ from pathlib import Path
 import orjson
 import pytest
 
-from buffer import outside
+from buffer import body, outside, positions
 from buffer.errors import SpoolError
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
+from buffer.values import Position
 from buffer.writer import LaneWriter
 from tests.buffer.power import workload
 
 ROUNDS = 60
+
+
+class Cut(Exception):
+    """The machine stops here."""
 
 
 def settings(directory: Path) -> SpoolSettings:
@@ -30,7 +36,7 @@ def settings(directory: Path) -> SpoolSettings:
 
 @pytest.fixture(scope="module", params=["wal", "truncate"])
 def master(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A spool as kill -9 leaves it: with its journal, twelve batches and three letters."""
+    """A spool as kill -9 leaves it in the middle of a put: with its journal, twelve batches and three letters."""
     patch = pytest.MonkeyPatch()
     patch.setenv("SLS_SIEM_JOURNAL_MODE", request.param)
     directory = tmp_path_factory.mktemp("flips") / "spool"
@@ -41,7 +47,18 @@ def master(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         writer.put([workload.pull(shard, begin, 1) for shard in range(workload.SHARDS)])
     reader.ack(reader.read(0, 1, 1), [workload.letter(f"id{n}", "dead") for n in range(3)])
     left = directory.with_name("left")
-    shutil.copytree(directory, left, ignore=shutil.ignore_patterns("bell", "ballast"))
+    with contextlib.suppress(Cut), writer.transaction("a put that is cut short") as sql:
+        begin = 1000 + 13 * workload.GROUPS
+        pulls = [workload.pull(shard, begin, 1) for shard in range(workload.SHARDS)]
+        size, mode, file = writer._write(pulls, 14, 1.0, "a put")
+        sql("PRAGMA cache_size = 1")  # so that pages go to disk before the COMMIT, and the journal is hot
+        writer._insert(sql, 14, 1.0, file, size, mode, pulls, [body.describe_pull(one) for one in pulls])
+        for one in pulls:
+            positions.save_position(sql, one.key, Position(1, begin + workload.GROUPS, None))
+        for number in range(100):
+            sql("INSERT INTO memo VALUES (?, ?)", (f"{number}", "x" * 400))
+        shutil.copytree(directory, left, ignore=shutil.ignore_patterns("bell", "ballast"))
+        raise Cut
     reader.close()
     writer.close()
     spool.close()
@@ -117,8 +134,6 @@ def test_nothing_false_is_read_and_nothing_is_lost_in_silence(
         directory = tmp_path / str(number)
         shutil.copytree(left, directory)
         files = sorted(p for p in directory.glob(f"lanes/*/{what}") if p.stat().st_size > 100)
-        if not files:
-            pytest.skip(f"no {what} in this journal mode")
         chosen = chance.choice(files)
         is_letters = what == "v/*.val" and b"Invalid data format" in chosen.read_bytes()
         said = turn(chosen, chance)
