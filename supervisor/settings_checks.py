@@ -8,6 +8,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from buffer.settings import MIB
+from supervisor.route_checks import check_routes
 from supervisor.settings import Settings, least_memory
 from worker.settings import SourceSettings
 
@@ -16,7 +17,7 @@ _RELATIVE = re.compile(r"-\d+(\.\d+)?[smhd]")
 
 def cross_check(settings: Settings) -> list[str]:
     """A line for each thing that is wrong."""
-    return [*_numbers(settings), *_sources(settings), *_hec(settings), *_listener(settings), *_routes(settings)]
+    return [*_numbers(settings), *_sources(settings), *_hec(settings), *_listener(settings), *check_routes(settings)]
 
 
 def _numbers(settings: Settings) -> list[str]:
@@ -128,16 +129,3 @@ def _listener(settings: Settings) -> list[str]:
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         return ["status.listen: host:port, or empty to turn it off"]
     return []
-
-
-def _routes(settings: Settings) -> list[str]:
-    """A route behind one that takes everything can never match."""
-    found = []
-    for place, route in enumerate(settings.routes):
-        taken = [r for r in settings.routes[:place] if (r.topic, r.source_name, r.logstore) == ("*", "*", "*")]
-        if taken:
-            found.append(f"route.{place}: can never match: an earlier route takes every topic")
-        kind = route.host.partition(":")[0]
-        if route.host and kind not in {"source", "hostname", "project", "field"} and not route.host.startswith("="):
-            found.append(f"route.{place}.host: source, hostname, project, field:<name>, or =text")
-    return found

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.buffer.power.machine import loop_mount, run
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.day_clock import Clock
 from tests.end_to_end.day_traces import Traces, living
 from tests.end_to_end.day_troubles import DISTURBANCES
 from tests.end_to_end.house import House
-from tests.end_to_end.test_main_job import assert_books_balance
 from tests.supervisor.running import heeds_signals
 from tests.waiting import poll
 
@@ -198,7 +198,7 @@ def live(work: Path, seed: int, *, rounds: int = 1, rate: int = 1000, step: int 
         delivered, expected = house.delivered(), house.expected()
         assert not expected - delivered.keys(), "lost"
         assert not delivered.keys() - expected, "made up"
-        assert_books_balance(house)
+        assert_books(house)
         assert status["dead_letters"]["count"] == 0
         assert not day.ends, f"ended unasked with {day.ends}: {house.tail()}"
         poll(lambda: not living(day.begun), f"no orphan: {living(day.begun)}", 10)

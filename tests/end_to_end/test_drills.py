@@ -19,6 +19,7 @@ import pytest
 from supervisor.picture import blocks
 from tests.buffer.power.machine import loop_mount
 from tests.buffer.test_power import need_loop_and_fuse
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import House
 from tests.waiting import poll
 
@@ -37,6 +38,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         well_again(made)
         yield made
         assert made.stop() == 0, made.tail()
+        assert_books(made)
 
 
 def said(house: House) -> str:
@@ -169,3 +171,4 @@ def test_the_disk_is_nearly_full(tmp_path: Path) -> None:
         (disk / "somebody-else's").unlink()
         well_again(house)
         assert house.stop() == 0, house.tail()
+        assert_books(house)

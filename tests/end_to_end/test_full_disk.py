@@ -14,6 +14,7 @@ import pytest
 
 from tests.buffer.power.machine import MIB, loop_mount, run
 from tests.buffer.test_power import need_loop_and_fuse
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import House
 from tests.waiting import poll
 
@@ -107,4 +108,4 @@ def drains(house: House, disk: Path, others: Path) -> None:
     house.wait_delivered()
     poll((disk / "ballast").exists, "the ballast is back", 60)
     assert house.stop() == 0
-    assert set(house.delivered()) == house.expected()
+    assert_books(house)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.day import FRAGILE
 from tests.end_to_end.house import House
 from tests.end_to_end.systemd import Systemd
@@ -69,6 +70,7 @@ def test_a_start_without_services_is_no_hang_however_long_it_lasts(
         mend()
         house.wait_delivered()
         assert house.stop() == 0, house.tail()
+        assert_books(house)
 
 
 def test_an_index_that_is_lost_while_it_runs_is_made_anew_and_systemd_is_told_to_wait(tmp_path: Path) -> None:
@@ -93,3 +95,4 @@ def test_an_index_that_is_lost_while_it_runs_is_made_anew_and_systemd_is_told_to
         poll(lambda: house.status().get("state") == "running", f"all is well; {house.status()}", 60)
         assert "index rebuilt" in house.tail()
         assert house.stop() == 0, house.tail()
+        assert_books(house)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.books import assert_books, books
 from tests.end_to_end.house import PROGRAM, ROOT, House
 from tests.waiting import poll
 
@@ -26,24 +27,6 @@ def checkpoints_at_end(house: House) -> bool:
     return all(saved.get(n, {}).get("checkpoint") == end for n, end in ends.items())
 
 
-def books(house: House) -> dict[str, int]:
-    """The books, from the lanes themselves."""
-    done = house.run("spool", "stats", "--json")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, int] = json.loads(done.stdout)["books"]
-    return found
-
-
-def assert_books_balance(house: House) -> None:
-    """Each term against a witness that is not ours."""
-    found = books(house)
-    groups = sum(s["end"] - s["first"] for s in house.sls.get("shards"))
-    assert found["put"] == groups
-    assert found["put"] == found["settled"] + found["waiting"] + found["set_aside"] + found["purged"]
-    assert found["decoded"] == found["delivered"] + found["filtered"] + found["buried"]
-    assert found["decoded"] == len(house.expected())
-
-
 def test_a_hundred_thousand_events_arrive_once_each_and_well_formed(tmp_path: Path) -> None:
     with House(
         tmp_path, shards=8, consumers=4, senders=2, sls_options=("--fill", str(EVENTS), "--nasty", "0.01"),
@@ -55,7 +38,7 @@ def test_a_hundred_thousand_events_arrive_once_each_and_well_formed(tmp_path: Pa
         poll(lambda: checkpoints_at_end(house), "checkpoints at the end of every shard", 30)
         assert house.stop() == 0, house.tail()
         assert "child killed" not in (tmp_path / "supervisor.log").read_text(), "all stopped by themselves, in time"
-        assert_books_balance(house)
+        assert_books(house)
         for line in house.hec.text("envelopes").split("\n"):
             assert_well_formed(json.loads(line))
 
@@ -89,7 +72,7 @@ def test_splunk_busy_stalls_nothing_and_two_kills_of_the_whole_tree_lose_nothing
         house.wait_delivered()
         poll(lambda: books(house)["waiting"] == 0, "the spool is empty", 30)
         assert house.stop() == 0, house.tail()
-        assert_books_balance(house)
+        assert_books(house)
         assert set(house.delivered().values()) == {1}, "nothing was in flight when it was killed"
 
 
@@ -118,8 +101,47 @@ def test_a_killed_consumer_is_replaced_and_stores_nothing_twice(tmp_path: Path) 
         house.wait_delivered()
         poll(lambda: checkpoints_at_end(house), "checkpoints at the end", 60)
         assert house.stop() == 0, house.tail()
-        found = books(house)
-        assert found["put"] == sum(s["end"] - s["first"] for s in house.sls.get("shards")), "none twice on the way in"
+        assert_books(house)
+
+
+ROUTES = """
+[[route]]
+topic = "actiontrail_*event"
+sourcetype = "my:trail"
+index = "cloud_audit"
+json_fields = ["event", "event.requestParameterJson"]
+fields = {team = "soc"}
+[[route]]
+topic = "sas-*"
+drop = true
+[[route]]
+host = "=h"
+time_field = "start_time"
+"""
+
+
+def test_tap_shows_what_splunk_gets_and_a_route_that_drops_sends_nothing(tmp_path: Path) -> None:
+    with House(
+        tmp_path, shards=2, consumers=1, senders=1, sls_options=("--fill", "3000"), hec_options=("--keep-envelopes",),
+        toml=ROUTES,
+    ) as house:  # fmt: skip
+        done = house.run("tap", "--limit", "10000", "--json")
+        assert done.returncode == 0, done.stderr
+        shown = {one["event"]["sls_id"]: one for one in json.loads(done.stdout)["events"]}
+        assert house.start("--once").wait(90) == 0, house.tail()
+        sent = {one["event"]["sls_id"]: one for one in map(json.loads, house.hec.text("envelopes").split("\n"))}
+        dropped = house.expected() - sent.keys()
+        assert dropped
+        assert_books(house, filtered=dropped)
+        assert len(shown) > 50
+        assert shown == {one: sent[one] for one in shown}
+        trails = [one for one in sent.values() if one["event"]["__topic__"].startswith("actiontrail_")]
+        assert {(one["sourcetype"], one["index"], one["fields"]["team"]) for one in trails} == {
+            ("my:trail", "cloud_audit", "soc")
+        }
+        assert all(isinstance(one["event"]["event"], dict) for one in trails)
+        assert not [one for one in sent.values() if one["event"]["__topic__"].startswith("sas-")]
+        assert {one["host"] for one in sent.values() if one not in trails} == {"h"}
 
 
 def two_lines(text: str) -> None:
@@ -170,6 +192,7 @@ def test_a_port_in_use_and_a_spool_in_use_end_with_75(tmp_path: Path) -> None:
         assert second.returncode == 75, second.stderr
         two_lines(second.stderr)
         assert house.stop() == 0
+        assert_books(house)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +217,7 @@ def test_what_sls_refuses_is_a_hold_and_supervise_goes_on(
         assert house.supervisor is not None
         assert house.supervisor.poll() is None, "supervise goes on"
         assert house.stop() == 0
+        assert_books(house, unread=True)
 
 
 def test_a_wrong_token_is_a_hold_and_ends_by_itself_when_splunk_knows_it(tmp_path: Path) -> None:
@@ -211,6 +235,7 @@ def test_a_wrong_token_is_a_hold_and_ends_by_itself_when_splunk_knows_it(tmp_pat
         house.wait_delivered()
         poll(lambda: not house.status().get("holds"), "the hold has ended", 30)
         assert house.stop() == 0
+        assert_books(house)
 
 
 def test_no_secret_ever_reaches_log_status_or_argv(tmp_path: Path) -> None:
@@ -226,6 +251,7 @@ def test_no_secret_ever_reaches_log_status_or_argv(tmp_path: Path) -> None:
             assert token not in command
         shown = house.run("config", "show", "--json").stdout + house.run("status", "--json").stdout
         assert house.stop() == 0
+        assert_books(house, unread=True)
         written = (
             house.tail()
             + shown

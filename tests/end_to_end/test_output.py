@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import House
 from tests.waiting import poll
 
@@ -117,6 +118,7 @@ def test_no_secret_and_no_event_is_in_anything_that_a_run_in_trouble_prints(tmp_
             shown += Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         seen = bodies(house)
         assert house.stop() == 0, house.tail()
+        assert_books(house)
         log = (tmp_path / "our.log").read_text()
         written = "".join(p.read_text(errors="replace") for p in (tmp_path / "spool" / "run").iterdir())
         everything = (tmp_path / "supervisor.log").read_text() + log + shown + written

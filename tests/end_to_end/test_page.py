@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.browser import Browser, is_there
 from tests.end_to_end.house import House
 from tests.waiting import poll
@@ -74,5 +75,6 @@ def test_the_page_shows_an_outage_that_begins_and_ends_and_a_supervisor_that_goe
         assert browser.value("window.ran === undefined"), "our policy lets no foreign script run"
 
         assert house.stop() == 0, house.tail()
+        assert_books(house)
         poll(lambda: browser.text("#state") == "stale", "the supervisor is gone")
         look(browser, tmp_path, "stale")

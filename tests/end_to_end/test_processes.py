@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import PROGRAM, ROOT, House
-from tests.end_to_end.test_main_job import assert_books_balance, checkpoints_at_end
+from tests.end_to_end.test_main_job import checkpoints_at_end
 from tests.waiting import poll
 
 
@@ -100,7 +101,7 @@ def test_one_child_alone_does_its_part_and_never_beside_a_supervisor(tmp_path: P
         assert not house.delivered()
         assert alone(house, "send", "--once").wait(60) == 0, house.tail()
         assert house.delivered() == dict.fromkeys(house.expected(), 1)
-        assert_books_balance(house)
+        assert_books(house)
 
         report = tmp_path / "spool/run/consumer-0.json"
         report.unlink()
@@ -113,6 +114,7 @@ def test_one_child_alone_does_its_part_and_never_beside_a_supervisor(tmp_path: P
         assert alone(house, "send").wait(30) == 75
         assert alone(house, "send", "--slot", "1").wait(30) == 2
         assert house.stop() == 0
+        assert_books(house)
 
 
 def said(house: House, event: str) -> list[dict[str, str]]:
@@ -136,6 +138,7 @@ def test_once_delivers_what_is_put_just_before_the_last_consumer_ends(tmp_path: 
         for _ in range(3):
             assert house.start("--once").wait(90) == 0, house.tail()
             assert house.delivered() == dict.fromkeys(house.expected(), 1)
+            assert_books(house)
             house.sls.post("append", logs=40)
 
 
@@ -150,6 +153,7 @@ def test_once_says_what_holds_it_and_ends_when_the_hold_does(tmp_path: Path) -> 
         house.hec.post("outage", on=False)
         assert process.wait(90) == 0, house.tail()
         assert house.delivered() == dict.fromkeys(house.expected(), 1)
+        assert_books(house)
 
 
 def test_once_heeds_a_stop_while_it_is_held(tmp_path: Path) -> None:
@@ -158,3 +162,4 @@ def test_once_heeds_a_stop_while_it_is_held(tmp_path: Path) -> None:
         house.start("--once")
         poll(lambda: house.status().get("holds"), f"the source is held; {house.tail()}", 60)
         assert house.stop() == 0
+        assert_books(house, unread=True)

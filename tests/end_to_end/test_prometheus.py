@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import ROOT, House
 from tests.waiting import poll
 
@@ -142,5 +143,6 @@ def test_prometheus_sees_what_splunk_has_the_alerts_and_a_supervisor_that_goes(t
             assert prometheus.sum("resets(sls_siem_hec_requests_total[5m])") == 0
 
             assert house.stop() == 0, house.tail()
+            assert_books(house)
             alert = 'ALERTS{alertname="SlsSiemDown"}'
             poll(lambda: "pending" in str(prometheus.ask(alert)), "the alert waits its two minutes", 30, 0.2)

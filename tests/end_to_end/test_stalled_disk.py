@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.day import FRAGILE, own_disk
 from tests.end_to_end.day_traces import living
 from tests.end_to_end.house import House
 from tests.end_to_end.systemd import Systemd
-from tests.end_to_end.test_main_job import assert_books_balance
 from tests.waiting import poll
 
 #: Seconds of patience, in place of 120 and 180; well over the five after which it is looked up who waits for the disk.
@@ -87,5 +87,5 @@ def test_a_disk_that_stands_still_is_said_and_kills_nobody(tmp_path: Path, run_d
             assert "the disk does not answer" in house.tail()
             assert "child hangs" not in house.tail()
             assert house.stop() == 0, house.tail()
-            assert_books_balance(house)
+            assert_books(house)
             assert not living(before[:1])

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.end_to_end.books import assert_books
 from tests.end_to_end.house import House
-from tests.end_to_end.test_main_job import assert_books_balance
 from tests.waiting import poll
 
 
@@ -48,7 +48,7 @@ def test_a_hup_brings_the_same_names_back_before_their_shards_move(tmp_path: Pat
         assert all(one == before for one in [*seen, owners(house)]), "no shard moved"
         assert set(house.delivered().values()) == {1}
         assert house.stop() == 0, house.tail()
-        assert_books_balance(house)
+        assert_books(house)
 
 
 def in_flight(house: House) -> float:
@@ -74,7 +74,7 @@ def test_a_stop_does_not_wait_for_a_splunk_that_does_not_answer(tmp_path: Path) 
         house.start()
         house.wait_delivered()
         assert house.stop() == 0, house.tail()
-        assert_books_balance(house)
+        assert_books(house)
 
 
 def test_a_hup_with_a_larger_spool_ends_a_full_one(tmp_path: Path) -> None:
@@ -97,4 +97,4 @@ def test_a_hup_with_a_larger_spool_ends_a_full_one(tmp_path: Path) -> None:
         house.hec.post("outage", on=False)
         house.wait_delivered()
         assert house.stop() == 0, house.tail()
-        assert_books_balance(house)
+        assert_books(house)

@@ -73,6 +73,12 @@ CROSS = [
     ('token = "t0ken-value"', 'token = "t0ken-value"\n[status]\nlisten = "9464"', "status.listen"),
     ('token = "t0ken-value"', 'token = "t0ken-value"\n[[route]]\n[[route]]\ntopic = "a"', "can never match"),
     ('start = "end"', 'start = "end"\nmax_groups = 5000', "max_groups"),
+    ('token = "t0ken-value"', 'token = "two words"', "hec.token: must be printable"),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\nindex = "Cloud Audit"',
+        "hec.index: 'Cloud Audit' is no name of an index",
+    ),
     ('start = "end"', 'start = "end"\nconsumer_timeout = "2s"', "consumer_timeout"),
     ('token = "t0ken-value"', 'token = "${NOT_SET}"', "NOT_SET"),
 ]
@@ -81,6 +87,54 @@ CROSS = [
 @pytest.mark.parametrize(("old", "new", "expected"), CROSS, ids=[c[2] + " " + str(i) for i, c in enumerate(CROSS)])
 def test_what_does_not_fit_together_is_said(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert expected in "\n".join(problems(tmp_path, GOOD.replace(old, new)))
+
+
+ROUTES = [
+    ('[[route]]\nlogstore = "l*"\n[[route]]\ntopic = "a"\nlogstore = "l*"', "route.1: can never match: an earlier"),
+    ('[[route]]\nsource_name = "nobody"', "route.0: can never match: no source"),
+    ('[[route]]\nname = "a"\ntopic = "x"\n[[route]]\nname = "a"\ntopic = "y"', "route.1.name: two routes"),
+    ('[[route]]\nhost = "field:"', "route.0.host"),
+    ('[[route]]\nhost = "source:x"', "route.0.host"),
+    ('[[route]]\nhost = "="', "route.0.host"),
+    ('[[route]]\nindex = "Main"', "route.0.index: 'Main' is no name of an index"),
+    ('[[route]]\nindex = "-a"', "route.0.index"),
+    ('[[route]]\ntoken = "two words"', "route.0.token: must be printable"),
+    ('[[route]]\njson_fields = ["a", "a..b"]', "route.0.json_fields"),
+    ('[[route]]\nfields = {"" = "x"}', "route.0.fields"),
+    ('[[route]]\nfields = {a = {b = "x"}}', "route.0.fields"),
+    ('[[route]]\nindx = "main"', "index"),
+]
+
+
+@pytest.mark.parametrize(("route", "expected"), ROUTES, ids=[f"{c[1]} {i}" for i, c in enumerate(ROUTES)])
+def test_what_is_wrong_with_a_route_is_said(tmp_path: Path, route: str, expected: str) -> None:
+    assert expected in "\n".join(problems(tmp_path, f"{GOOD}\n{route}\n"))
+
+
+def test_an_id_that_a_route_would_write_twice_is_said(tmp_path: Path) -> None:
+    text = GOOD.replace('token = "t0ken-value"', 'token = "t0ken-value"\nid_field = "fields"')
+    assert "route.0.fields" in "\n".join(problems(tmp_path, f'{text}\n[[route]]\nfields = {{sls_id = "x"}}\n'))
+
+
+def test_routes_that_fit_together_are_taken(tmp_path: Path) -> None:
+    text = f"""{GOOD}
+[[route]]
+topic = "actiontrail_*event"
+sourcetype = "aliyun:actiontrail"
+index = "cloud_audit"
+json_fields = ["event", "event.requestParameterJson"]
+[[route]]
+topic = "waf*"
+host = "field:matched_host"
+fields = {{team = "x"}}
+[[route]]
+topic = "oss*"
+logstore = "l"
+host = "=h"
+index = "_internal"
+"""
+    routes = read(tmp_path, text).routes
+    assert [route.host for route in routes] == ["", "field:matched_host", "=h"]
 
 
 def test_the_command_line_is_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
