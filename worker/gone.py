@@ -8,8 +8,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from worker.held import HeldShard
+from worker.logs import get_logger
 from worker.member import Member
 from worker.sls import Shard
+from worker.sls_errors import InvalidCursor
+
+log = get_logger()
 
 #: Refusals in a row of a cursor that SLS itself says it has, before reading begins anew: a few seconds.
 INSISTS = 10
@@ -49,3 +54,15 @@ def judge(at: int, begin: int, end: int, *, same: bool, refusals: int) -> Why:
     if begin > at:
         return Why.RETENTION
     return Why.PASSING if at <= end and refusals < INSISTS else Why.UNKNOWN
+
+
+def write_off(member: Member, held: HeldShard, at: int, found: Found, error: InvalidCursor) -> None:
+    """Count what lies between, durably, or begin an epoch that knows nothing of what was put. SpoolError."""
+    lost = found.begin - at
+    if found.why is Why.RETENTION:
+        member.putter.skip_lost(held.key, held.epoch, found.begin, member.source.name, lost)
+    else:
+        held.epoch += 1
+        member.putter.start_epoch(held.key, held.epoch, None)
+    log.error("logs lost to retention", source=member.source.name, shard=held.number, cursor=at, begin=found.begin,
+              groups=lost if found.why is Why.RETENTION else "unknown", error=error.error)  # fmt: skip

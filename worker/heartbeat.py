@@ -141,10 +141,12 @@ class Heart:
             self.member.wake.wait(min(wait, 1.0) if leaving else wait)
 
     def _give_up_the_stuck(self) -> bool:
-        """A shard that shall go does not wait for a pull that hangs. Whether others still leave."""
+        """A shard that shall go does not wait for an answer that does not come. Whether others still leave."""
         live = self.member.live()
         for one in [one for one in live if one.is_stuck(time.monotonic())]:
-            log.warning("a pull hangs; its shard goes", source=self.member.source.name, shard=one.number)
+            log.warning(
+                "SLS does not answer; the shard goes all the same", source=self.member.source.name, shard=one.number
+            )
             one.abandon()
             one.ended.set()
         return any(one.leaving for one in live)

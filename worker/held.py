@@ -8,7 +8,7 @@ import time
 from buffer.values import ShardKey
 from worker.sls import Shard
 
-#: Seconds for which a shard that is asked back waits for its pull; and for its last checkpoint besides.
+#: Seconds for which a shard that is asked back waits for an answer; and for its last checkpoint besides.
 STUCK, UNSAVED = 3.0, 8.0
 
 
@@ -43,8 +43,8 @@ class HeldShard:
         """What the last such look allowed."""
         self.deadline = float("inf")
         """Past it the reader hangs, monotonic."""
-        self.pulling = False
-        """A pull is on its way."""
+        self.asking = False
+        """A call to SLS is on its way whose answer nobody needs who lets go."""
         self.asked = float("inf")
         """Since when it shall be let go, monotonic."""
         self.ended = threading.Event()
@@ -74,9 +74,9 @@ class HeldShard:
         return self._leave.is_set()
 
     def is_stuck(self, now: float) -> bool:
-        """Asked to end, but SLS does not answer its pull: what it would bring SLS has."""
+        """Asked to end, but SLS does not answer: what it would bring SLS has."""
         since = now - self.asked
-        return self.pulling and since >= (STUCK if self.saved == self.durable else UNSAVED)
+        return self.asking and since >= (STUCK if self.saved == self.durable else UNSAVED)
 
     def rest(self, seconds: float) -> bool:
         """Wait, but not when asked to end; True then."""

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.values import Answer, Outcome
@@ -79,7 +80,8 @@ class Reader:
         while not self._held.leaving:
             self._held.deadline = time.monotonic() + CALL_SECONDS
             try:
-                found = acquire(self._member, self._held.shard, self._held.key, self._wait)
+                with self._asking():
+                    found = acquire(self._member, self._held.shard, self._held.key, self._wait)
             except (Revoked, SpoolDamaged):
                 raise
             except SlsError as error:
@@ -95,6 +97,14 @@ class Reader:
                 self._member.troubles.clear(f"{self._area} start")
                 return True
         return False
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._held.asking = True
+        try:
+            yield
+        finally:
+            self._held.asking = False
 
     def _wait(self, seconds: float) -> bool:
         asked_to_leave = self._held.rest(seconds)
@@ -152,11 +162,8 @@ class Reader:
         member, started = self._member, time.monotonic()
         self._held.deadline = started + CALL_SECONDS
         count = pace.groups_to_ask(member.source.max_groups, member.context.board.memory_level)
-        self._held.pulling = True
-        try:
+        with self._asking():
             pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
-        finally:
-            self._held.pulling = False
         member.report.observe("pull_seconds", time.monotonic() - started, source=member.source.name)
         member.troubles.clear(f"{self._area} pull")
         self._refusals = 0
@@ -252,13 +259,14 @@ class Reader:
         member, held, name = self._member, self._held, self._member.source.name
         self._refusals += 1
         try:
-            found = gone.look(member, held.shard, at, self._refusals)
+            with self._asking():
+                found = gone.look(member, held.shard, at, self._refusals)
         except Revoked:
             raise
         except SlsError as wrong:
             self._trouble("pull", wrong)
             return
-        if not member.fence.holds(generation):
+        if not member.fence.holds(generation) or held.abandoned:
             return  # whoever has the shard now counts what is lost
         if found.why is Why.ANEW:
             log.warning("the shard was made anew", source=name, shard=held.number)
@@ -267,12 +275,6 @@ class Reader:
         if found.why is Why.PASSING:
             self._trouble("pull", error)
             return
-        if found.why is Why.RETENTION:
-            member.putter.skip_lost(held.key, held.epoch, found.begin, name, found.begin - at)
-        else:
-            held.epoch += 1
-            member.putter.start_epoch(held.key, held.epoch, None)
-        log.error("logs lost to retention", source=name, shard=held.number, cursor=at, begin=found.begin,
-                  groups=found.begin - at if found.why is Why.RETENTION else "unknown", error=error.error)  # fmt: skip
+        gone.write_off(member, held, at, found, error)
         self._cursor = held.durable = found.begin
         self._jump = True

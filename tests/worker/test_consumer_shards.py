@@ -155,6 +155,23 @@ def test_a_pull_that_hangs_keeps_no_checkpoint_back_and_no_stop(tmp_path: Path) 
             assert house.groups() == stored(sls)
 
 
+def test_a_cursor_that_is_not_answered_keeps_no_stop(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        sls.fill(500)
+        house.start()
+        house.wait_drained(sls)
+        hung = sls.faults.add("hang", "cursor", seconds=60)
+        sls.split(0)
+        sls.fill(500)
+        poll(lambda: hung.happened, "where a new shard begins is not answered")
+        assert house.stop() == 0
+        sls.faults.clear()
+        house.start()
+        house.wait_drained(sls)
+        assert house.stop() == 0
+        assert house.groups() == stored(sls)
+
+
 def test_a_shard_whose_pull_hangs_goes_to_another_all_the_same(tmp_path: Path) -> None:
     with SlsEmulator(shards=2, knobs=Knobs(max_pull_bytes=50_000)) as sls:
         sls.fill(1_000)
