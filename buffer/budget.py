@@ -54,5 +54,5 @@ def reason(settings: SpoolSettings, used: int, free: int, inodes: int, ballast: 
     share = used / max(1, settings.max_bytes - settings.dead_letter_quota)
     return (
         f"the spool is full ({share:.0%} of spool.max_bytes)",
-        "end what holds the draining up (the other holds), or raise spool.max_bytes and send HUP",
+        "end what holds the draining up (the other holds), or raise spool.max_bytes, then `systemctl reload sls-siem`",
     )

@@ -29,8 +29,8 @@ log = get_logger()
 FALLBACK_FOR = 60.0
 #: The field that keeps the index an event was meant for.
 WANTED_INDEX = "wanted_index"
-INDEX_HINT = "add the index to the token's allowed indexes, or change the route and send HUP"
-ROUTE_HINT = "see `sls-siem dead ls` for Splunk's reason; mend the route and send HUP"
+INDEX_HINT = "add the index to the token's allowed indexes, or change the route, then `systemctl reload sls-siem`"
+ROUTE_HINT = "see `sls-siem dead ls` for Splunk's reason; mend the route, then `systemctl reload sls-siem`"
 PAYLOAD_HINT = (
     "others pass: a firewall dislikes these very bytes, or they crash an indexer; see `sls-siem dead ls`, let them pass"
 )

@@ -37,7 +37,10 @@ class CredentialsRefused(SlsError):
     """The key is unknown, wrong, disabled or expired."""
 
     lasting = True
-    advice = "check access_key_id, access_key_secret and security_token (or the credentials_file) of this source"
+    advice = (
+        "check access_key_id, access_key_secret and security_token of this source, then `systemctl restart sls-siem`;"
+        " a credentials_file is read again by itself"
+    )
 
 
 class Forbidden(SlsError):
@@ -91,7 +94,7 @@ class QuotaExceeded(SlsError):
     """No more consumer groups in this logstore."""
 
     lasting = True
-    advice = "delete a consumer group of this logstore that is not used, or ask for a higher quota"
+    advice = "`sls-siem group ls`: delete a consumer group of this logstore that is not used, or ask for a higher quota"
 
 
 class ClockSkew(SlsError):

@@ -198,7 +198,10 @@ def _number(answer: dict[str, object], code: int, events: int) -> int | None:
 
 
 def _token(status: int, code: int, said: str) -> Verdict:
-    hint = "check hec.token (a token_file is read again by itself), and that the token is enabled in Splunk"
+    hint = (
+        "check that the token is enabled in Splunk, and hec.token, then `systemctl restart sls-siem`;"
+        " a token_file is read again by itself"
+    )
     return Verdict(Act.HOLD, status, code, said, hint, "token")
 
 

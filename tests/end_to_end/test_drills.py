@@ -92,7 +92,7 @@ def test_splunk_is_busy(house: House) -> None:
 def test_the_token_is_revoked(house: House) -> None:
     house.hec.send("tokens", [{"value": OTHER}])
     house.sls.post("append", logs=200)
-    see(house, "degraded", "403/4: Invalid token", "Splunk refuses the token", "check hec.token", "enabled in Splunk")
+    see(house, "degraded", "403/4: Invalid token", "Splunk refuses the token", "hec.token", "enabled in Splunk")
     assert nagios(house)[0] == 2
     assert house.hec.ready["token"] not in said(house)
     house.hec.send("tokens", [{"value": house.hec.ready["token"]}])

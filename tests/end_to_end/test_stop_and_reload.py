@@ -87,7 +87,7 @@ def test_a_hup_with_a_larger_spool_ends_a_full_one(tmp_path: Path) -> None:
         poll(lambda: house.status().get("state") == "paused", f"it is full; {house.status()}; {house.tail()}", 60)
         hold = next(one for one in house.status()["holds"] if one["name"] == "room")
         assert "the spool is full" in hold["error"]
-        assert "raise spool.max_bytes and send HUP" in hold["hint"]
+        assert "raise spool.max_bytes, then `systemctl reload" in hold["hint"]
         read = house.sls.get("stats")["logstores"][0]["groups_read"]
         house.sls.post("append", logs=500)
         house.config.write_text(settings.replace(small, 'max_bytes = "400MiB"\n'))
