@@ -3,38 +3,107 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import orjson
 
-from worker.acks import Acks, Channel
+from worker.acks import RESENDS, Acks, Channel
+from worker.breaker import Breakers
+from worker.endpoint import Endpoint
 from worker.hec import ACK_PATH, HecClient
 from worker.logs import get_logger
 from worker.pack import Request
 from worker.settings import HecSettings
-from worker.verdict import Reply
+from worker.verdict import Act, Reply, Verdict
 
 log = get_logger()
 Submit = Callable[[Callable[[], Callable[[], None]]], None]
+NEVER = Verdict(
+    Act.HOLD, 200, 0, "no acknowledgement in time", "acknowledgements never arrive: sticky sessions at the load balancer?",
+    "endpoint",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What is done with a request in the end."""
+
+    delivered: Callable[[Request], None]
+    again: Callable[[Request], None]
 
 
 class Confirming:
     """Polls the channels of all endpoints."""
 
     def __init__(
-        self, settings: HecSettings, client: HecClient, submit: Submit, *, delivered: Callable[[Channel, Request], None],
-        resend: Callable[[Channel, Request], None], ended: Callable[[Channel], None],
+        self, settings: HecSettings, client: HecClient, submit: Submit, breakers: Breakers, fate: Fate
     ) -> None:  # fmt: skip
-        self._timeout = settings.ack_timeout
+        self._settings = settings
         self._client = client
         self._submit = submit
-        self._delivered, self._resend, self._ended = delivered, resend, ended
+        self._breakers = breakers
+        self._fate = fate
+        self._wanted: set[tuple[str, str]] = set()
+        """URL and token where Splunk wants a channel."""
         self._said: set[str] = set()
         self.acks = Acks()
 
+    # which requests
+
+    def channel(self, endpoint: Endpoint, token: str, now: float) -> Channel | None:
+        """To send on; None where no acknowledgement is wanted."""
+        if self._settings.ack != "required" and (endpoint.url, token) not in self._wanted:
+            return None
+        return self.acks.channel(endpoint.url, token, now)
+
+    def want(self, endpoint: Endpoint, token: str) -> None:
+        """Splunk asked for a channel."""
+        self._wanted.add((endpoint.url, token))
+
+    def has_room(self) -> bool:
+        """In the window of what is not acknowledged."""
+        return self.acks.bytes < self._settings.max_unacked_bytes
+
+    def accepted(self, channel: Channel, request: Request, verdict: Verdict, reply: Reply) -> None:
+        """Splunk has taken it: wait for the acknowledgement, unless the answer tells that none can come."""
+        if verdict.ack_id is None:
+            self._fate.delivered(request)
+            self._end(channel)
+        elif self.acks.session_moved(channel, reply.cookies):
+            self._send_again(channel, [*self.acks.close(channel), request], "its session moved to another indexer")
+        else:
+            again = self.acks.accepted(channel, verdict.ack_id, request, time.monotonic())
+            self._send_again(channel, again, "its ids began anew")
+
+    def _resend(self, channel: Channel, request: Request) -> None:
+        """None came in time. After two more it is the endpoint that is to blame."""
+        request.resends += 1
+        request.repeats = True
+        endpoint = self._breakers.of(channel.url)
+        if request.resends > RESENDS or endpoint.is_silent:
+            endpoint.is_silent = True
+            self._breakers.fails(endpoint, NEVER)
+        self._fate.again(request)
+
+    def _send_again(self, channel: Channel, requests: Iterable[Request], why: str) -> None:
+        again = list(requests)
+        if again:
+            log.warning("sent again on a new ack channel", endpoint=channel.url, requests=len(again), why=why)
+        for request in again:
+            self._resend(channel, request)
+
+    def _end(self, channel: Channel) -> None:
+        """The token acknowledges no more. What was not confirmed is sent again; with `required` it is a hold."""
+        if self._settings.ack != "required":
+            self._wanted.discard((channel.url, channel.token))
+        self._send_again(channel, self.acks.close(channel), "the token's acknowledgement was turned off")
+
+    # polls
+
     def poll(self, now: float) -> None:
         """What waited too long is sent again; what is due is asked for."""
-        for channel, request in self.acks.expired(now, self._timeout):
+        for channel, request in self.acks.expired(now, self._settings.ack_timeout):
             self._resend(channel, request)
         for channel in self.acks.due(now):
             channel.polling = True
@@ -57,7 +126,7 @@ class Confirming:
         self.acks.polled(channel, time.monotonic())
         if found is not None:
             for request in found.requests:
-                self._delivered(channel, request)
+                self._confirmed(channel, request)
             if found.foreign and channel.url not in self._said:
                 self._said.add(channel.url)
                 log.error(
@@ -65,7 +134,14 @@ class Confirming:
                     hint="indexers share this address without sticky sessions: set them up at the load balancer",
                 )  # fmt: skip
         if has_ended(reply):
-            self._ended(channel)
+            self._end(channel)
+
+    def _confirmed(self, channel: Channel, request: Request) -> None:
+        endpoint = self._breakers.of(channel.url)
+        if endpoint.is_silent:
+            self._breakers.works(endpoint)
+        if not request.gone:
+            self._fate.delivered(request)
 
 
 def confirmed_ids(reply: Reply) -> list[int]:

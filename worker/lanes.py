@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from buffer.storage import Outlet
+from worker.endpoint import Endpoint
 from worker.settle import BatchWork, LetterWork
 
 
@@ -38,3 +40,18 @@ class LaneWork:
     @property
     def name(self) -> str:
         return self.path.name
+
+    def recall_caps(self, endpoints: Iterable[Endpoint]) -> None:
+        """The sizes that endpoints were found to take, before a restart."""
+        for endpoint in endpoints:
+            if known := self.reader.recall(f"max_bytes {endpoint.url}"):
+                self.caps[endpoint.url] = known
+                endpoint.max_bytes = min(endpoint.max_bytes, int(known))
+
+    def remember_caps(self, endpoints: Iterable[Endpoint]) -> None:
+        """Where they have changed."""
+        for endpoint in endpoints:
+            cap = str(endpoint.max_bytes)
+            if cap != self.caps.get(endpoint.url, str(endpoint.most_bytes)):
+                self.caps[endpoint.url] = cap
+                self.reader.remember(f"max_bytes {endpoint.url}", cap)
