@@ -10,7 +10,7 @@ import threading
 import time
 
 from supervisor import child, memory, processes
-from worker import putter
+from worker import putter, reader
 from worker.child import ChildContext
 
 #: Seconds: without a beat; between two recyclings.
@@ -36,6 +36,7 @@ def consumer_main(context: ChildContext) -> None:
     """The program's own, and the leak."""
     leaky(context)
     putter.SLOW_PUT, putter.PUT_SECONDS = 2.0, float(os.environ.get("FRAGILE_PUT_SECONDS", "120"))
+    reader.CALL_SECONDS = float(os.environ.get("FRAGILE_CALL_SECONDS", "150"))
     processes.consumer_main(context)
 
 

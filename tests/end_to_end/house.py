@@ -222,7 +222,11 @@ listen = "127.0.0.1:0"
 
         poll(is_delivered, f"{len(expected)} events delivered; {self.tail()}", deadline, 0.3)
 
-    def tail(self) -> str:
-        """The end of the supervisor's log, for a failure's message."""
+    def log(self) -> str:
+        """Of the supervisor and its children."""
         log = self.work / "supervisor.log"
-        return log.read_text()[-3000:] if log.exists() else ""
+        return log.read_text() if log.exists() else ""
+
+    def tail(self) -> str:
+        """Its end, for a failure's message."""
+        return self.log()[-3000:]

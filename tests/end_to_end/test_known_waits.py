@@ -73,6 +73,24 @@ def test_a_start_without_services_is_no_hang_however_long_it_lasts(
         assert_books(house)
 
 
+def test_a_reader_past_its_own_deadline_is_a_hang_though_the_main_loop_goes_round(tmp_path: Path) -> None:
+    with House(tmp_path, shards=2, consumers=1, senders=1, program=FRAGILE, sls_options=("--fill", "500"),
+               variables={**SHORT, "FRAGILE_CALL_SECONDS": "2"}) as house:  # fmt: skip
+        house.start()
+        house.wait_delivered()
+        house.sls.send("faults", [{"kind": "hang", "operation": "pull"}])
+        poll(lambda: "child hangs" in house.log(), f"it is noticed; {house.tail()}", 60)
+        poll(lambda: "in _pull" in house.log(), f"its stacks name the call; {house.tail()}", 30)
+        house.sls.send("faults", None, "DELETE")
+        house.sls.post("drop_connections")
+        house.sls.post("append", logs=500)
+        house.wait_delivered()
+        restarts = {child["name"]: child["restarts"] for child in house.status()["children"]}
+        assert restarts["sender-0"] == 0
+        assert restarts["consumer-0"] >= 1
+        assert house.stop() == 0, house.tail()
+
+
 def test_an_index_that_is_lost_while_it_runs_is_made_anew_and_systemd_is_told_to_wait(tmp_path: Path) -> None:
     with (
         contextlib.closing(Systemd(tmp_path / "notify")) as systemd,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.books import assert_books
+from tests.end_to_end.day import FRAGILE
 from tests.end_to_end.house import House
 from tests.waiting import poll
 
@@ -47,6 +48,34 @@ def test_a_hup_brings_the_same_names_back_before_their_shards_move(tmp_path: Pat
         house.wait_delivered()
         assert all(one == before for one in [*seen, owners(house)]), "no shard moved"
         assert set(house.delivered().values()) == {1}
+        assert house.stop() == 0, house.tail()
+        assert_books(house)
+
+
+def test_a_recycled_consumer_comes_back_under_its_name_before_its_shards_move(tmp_path: Path) -> None:
+    with House(tmp_path, shards=4, consumers=2, senders=1, program=FRAGILE, sls_options=("--fill", "2000"),
+               variables={"FRAGILE_HANG_TIMEOUT": "60"}) as house:  # fmt: skip
+        house.config.write_text(house.settings().replace('"6s"', '"60s"').replace("2GiB", "512MiB"))
+        house.start()
+        house.wait_delivered()
+        poll(lambda: sorted(Counter(owners(house).values()).values()) == [2, 2], "both have two shards", 60)
+        before, seen = owners(house), []
+        told = house.spool / "leak-consumer-0"
+        told.touch()
+
+        def is_recycled() -> bool:
+            seen.append(owners(house))
+            return "child recycled" in house.log()
+
+        poll(is_recycled, f"it is recycled; {house.tail()}", 60)
+        told.unlink()
+        house.sls.post("append", logs=500)
+        poll(lambda: house.status()["children"][0]["restarts"] == 1, f"it is back; {house.tail()}", 60)
+        house.wait_delivered()
+        assert all(one == before for one in [*seen, owners(house)]), "no shard moved"
+        assert set(house.delivered().values()) == {1}
+        assert [child["restarts"] for child in house.status()["children"]] == [1, 0, 0]
+        assert "child died" not in house.log(), "recycling is not a failure"
         assert house.stop() == 0, house.tail()
         assert_books(house)
 

@@ -139,6 +139,11 @@ def test_a_cgroup_limits_the_budget(tmp_path: object) -> None:
     (root / "a/b/memory.max").write_text("max\n")
     (root / "cgroup").write_text("0::/a/b\n")
     assert memory.cgroup_limits(root, root / "cgroup") == [1_000_000]
+    (root / "memory/c").mkdir(parents=True)
+    (root / "memory/c/memory.limit_in_bytes").write_text("2000000\n")
+    (root / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (root / "cgroup").write_text("5:cpu,memory:/c\n2:cpuset:/a\n1:name=systemd:/a\n")
+    assert memory.cgroup_limits(root, root / "cgroup") == [2_000_000], "version 1; no limit is a huge number"
     assert memory.budget(123) == 123
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.emulators.hec import HecEmulator
 from tests.end_to_end.house import House, Remote
 from tests.end_to_end.test_main_job import checkpoints_at_end
 from tests.supervisor.running import SETTINGS, Running
 from tests.waiting import poll
+from tests.worker.sending import sending
 
 MIB = 1 << 20
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -53,6 +55,9 @@ def test_a_burst_stops_pulling_and_pulling_goes_on_when_it_is_over(tmp_path: Pat
         poll(lambda: at_end(sls), f"pulling goes on; {one.log.read_text()[-900:]}", 60)
         assert not one.said("child died")
         assert one.end() == 0
+        steps = one.lines("memory step")
+        assert all(step["budget_bytes"] == 192 * MIB and 0 < step["used_bytes"] < 192 * MIB for step in steps)
+        assert all(step["step"] != step["before"] for step in steps), "each is said once"
     finally:
         one.make_end()
         sls.stop()
@@ -67,6 +72,24 @@ def is_quiet(sls: Remote) -> bool:
     count, beats = pulls(sls), heartbeats(sls)
     poll(lambda: heartbeats(sls) >= beats + 3, "heartbeats go on", 30)
     return pulls(sls) == count
+
+
+def test_from_70_percent_on_a_sender_has_one_request_in_flight(tmp_path: Path) -> None:
+    with HecEmulator() as hec, sending(
+        tmp_path, [hec.url], hec.token, in_thread=True, in_flight=4, max_request_bytes=4096
+    ) as house:  # fmt: skip
+        hec.script.extend([{"hang": 600}] * 8)
+        house.board.memory_level = 1
+        for _ in range(8):
+            house.put(logs=10, size=300)
+        house.start()
+        poll(lambda: len(hec.script) == 7, "the first is asked", 30)
+        for _ in range(4):
+            beat = house.board.last_beat(0)
+            poll(lambda beat=beat: house.board.last_beat(0) > beat, "the loop goes round", 30)  # type: ignore[misc]
+        assert len(hec.script) == 7, "and no other"
+        house.board.memory_level = 0
+        poll(lambda: len(hec.script) == 4, f"four in flight; {len(hec.script)} were not asked", 30)
 
 
 @pytest.fixture
