@@ -17,6 +17,8 @@ from worker.waiting import delivered_target
 log = get_logger()
 #: Seconds for which a look at what waits in all lanes serves.
 LOOK_EVERY = 2.0
+#: Seconds between looks at what is to be saved.
+TURN = 1.0
 
 
 class Saver:
@@ -28,7 +30,7 @@ class Saver:
 
     def run(self) -> None:
         """Until the source's last reader has ended."""
-        while not self._finished.wait(0.25):
+        while not self._finished.wait(TURN):
             rows: dict[ShardKey, tuple[int, int]] = {}
             for held in self._member.live():
                 if row := self.save(held, hurry=False):

@@ -31,7 +31,8 @@ from worker.sls_errors import SlsError
 from worker.waiting import Waiting
 
 log = get_logger()
-TURN = 0.25
+#: Seconds between two looks at the threads; in `--once`, where the end is waited for.
+TURN, TURN_ONCE = 1.0, 0.25
 SUMMARY_EVERY, OPEN_EVERY = 60.0, 10.0
 DAMAGED, UNUSABLE, LOCKED, CRASHED = 65, 74, 75, 70
 
@@ -106,7 +107,7 @@ class Consumer:
             elif self._context.once and self._done():
                 self._stopping.set()
             else:
-                self._stopping.wait(TURN)
+                self._stopping.wait(TURN_ONCE if self._context.once else TURN)
         return self._end(putter)
 
     def _let_go(self) -> None:

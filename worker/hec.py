@@ -1,4 +1,4 @@
-"""The only door to `requests`: posts to Splunk, and turns whatever happens into a Reply.
+"""The only user of `requests`: posts to Splunk, and turns whatever happens into a Reply.
 
 Redirects are never followed (the token would go along), the environment's .netrc and CA bundle do not count, a
 User-Agent is always sent (without one splunkd answers HTTP/1.0), answers are read up to a bound.
@@ -19,12 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import requests
-import requests.adapters
 import urllib3
 
 from worker.certificate import first_end
 from worker.hec_connection import Call, Watch, pool_classes
+from worker.lean import requests
 from worker.line import Line
 from worker.settings import HecSettings
 from worker.verdict import Failure, Reply

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
+import worker.lean  # noqa: F401 - before the SDK, which imports requests
+
+# isort: split
 import urllib3
 from aliyun.log import LogClient
 from aliyun.log.auth import AuthV1, AuthV4
