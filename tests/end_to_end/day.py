@@ -124,16 +124,17 @@ class Day:
         assert code == (0 if number == signal.SIGTERM else -number), f"{code}; {self.house.tail()}"
         self.start()
 
-    def child(self) -> tuple[str, int]:
-        """The name and pid of any."""
+    def child(self, kind: str = "") -> tuple[str, int]:
+        """The name and pid of any, or of any of that kind."""
         living: list[tuple[str, int]] = []
 
         def found() -> bool:
             self.tend()
             children = self.house.status().get("children", [])
             living[:] = [
-                (one["name"], one["pid"]) for one in children if one["pid"] and Path(f"/proc/{one['pid']}").exists()
-            ]
+                (one["name"], one["pid"]) for one in children
+                if one["pid"] and one["name"].startswith(kind) and Path(f"/proc/{one['pid']}").exists()
+            ]  # fmt: skip
             return bool(living)
 
         poll(found, f"somebody lives; {self.house.tail()}", 60, 0.1)

@@ -15,6 +15,8 @@ from tests.waiting import poll
 if TYPE_CHECKING:
     from tests.end_to_end.day import Day
 
+KINDS = ("consumer", "sender")
+
 
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
@@ -26,17 +28,21 @@ def _signal(pid: int, number: int) -> None:
 
 @contextmanager
 def child_killed(day: Day) -> Iterator[None]:
-    _signal(day.child()[1], signal.SIGKILL)
+    """One of each kind."""
+    for kind in KINDS:
+        _signal(day.child(kind)[1], signal.SIGKILL)
     yield
 
 
 @contextmanager
 def child_stands_still(day: Day) -> Iterator[None]:
-    """Sometimes for so long that it counts as hung."""
-    pid = day.child()[1]
-    _signal(pid, signal.SIGSTOP)
+    """One of each kind, sometimes for so long that it counts as hung."""
+    pids = [day.child(kind)[1] for kind in KINDS]
+    for pid in pids:
+        _signal(pid, signal.SIGSTOP)
     yield
-    _signal(pid, signal.SIGCONT)
+    for pid in pids:
+        _signal(pid, signal.SIGCONT)
 
 
 @contextmanager

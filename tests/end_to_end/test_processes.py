@@ -113,6 +113,12 @@ def test_one_child_alone_does_its_part_and_never_beside_a_supervisor(tmp_path: P
         poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 60)
         assert alone(house, "send").wait(30) == 75
         assert alone(house, "send", "--slot", "1").wait(30) == 2
+        shown = subprocess.run(
+            [*PROGRAM, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        commands = {line.split()[0] for line in shown.splitlines() if line.startswith("  ")}
+        assert "supervise" in commands
+        assert not {"consume", "send"} & commands, "not for everyday use"
         assert house.stop() == 0
         assert_books(house)
 
