@@ -33,7 +33,15 @@ def status(
     from supervisor.picture import blocks, nagios
 
     directory = load(config, secrets=False).spool.directory
-    found = read(directory)
+    try:
+        found = read(directory)
+    except PermissionError as error:
+        if not check:
+            raise
+        sys.stdout.write(
+            f"SLS-SIEM CRITICAL - {error.filename}: {error.strerror} (run it as root or as the service does)\n"
+        )
+        raise typer.Exit(2) from error
     if check:
         code, line = nagios(found)
         sys.stdout.write(line + "\n")
@@ -59,6 +67,8 @@ def read(directory: Path) -> dict[str, Any]:
         found: dict[str, Any] = json_module.loads(path.read_bytes())
     except FileNotFoundError:
         return {"state": "down", "reason": f"no supervisor has run on {directory}; {start}", "time": None}
+    except PermissionError:
+        raise  # that says nothing of the supervisor
     except (OSError, ValueError) as error:
         return {"state": "down", "reason": f"{path} cannot be read: {error}", "time": None}
     if not isinstance(found, dict) or "state" not in found or "reason" not in found:

@@ -382,3 +382,11 @@ def test_a_user_who_may_not_read_the_spool_is_told_whom_to_be(well: Bench) -> No
     assert done.returncode == 74, done.stderr
     assert done.stderr.splitlines()[0].endswith("Permission denied")
     assert "hint: run it as the service does: sudo -u sls-siem" in done.stderr
+    for command, code in ((["status"], 74), (["status", "--check"], 2)):
+        done = subprocess.run(
+            [*without, *well.command(*command)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            env=well.environment,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "Permission denied" in done.stdout + done.stderr
+        assert "DOWN" not in done.stdout, "nobody knows"
