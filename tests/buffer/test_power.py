@@ -19,7 +19,7 @@ PUTS = os.environ.get("SLS_SIEM_CRASH_PUTS", "60")
 #: Where in the workload's writes the one is that fails.
 SHARES = [float(text) for text in os.environ.get("SLS_SIEM_CRASH_SHARES", "0.3").split()]
 #: The workload makes more writes than this for each put.
-WRITES_A_PUT = 10
+WRITES_A_PUT = 8
 SEED = int(os.environ.get("SLS_SIEM_CRASH_SEED", "1"))
 
 
@@ -48,7 +48,7 @@ def test_no_power_cut_loses_corrupts_or_repeats_anything(
     records = machine.record(kind, tmp_path, program)
     faults = {}
     points = machine.choose(records, POINTS, SEED)
-    for point, marks, image in machine.crash_images(records, points, tmp_path, machine.SIZES[kind], SEED):
+    for point, marks, image in machine.crash_images(records, points, tmp_path, kind, SEED):
         with machine.loop_mount(image, kind, tmp_path / "crashed") as mounted:
             if found := promise.faults(mounted, marks):
                 faults[point] = found
@@ -69,7 +69,7 @@ def test_a_write_that_fails_and_then_a_power_cut(
     records = machine.record(kind, tmp_path, program, failing=1 + int(share * int(PUTS) * WRITES_A_PUT))
     faults = {}
     points = machine.choose(records, POINTS // 4, SEED, after="E")
-    for point, marks, image in machine.crash_images(records, points, tmp_path, machine.SIZES[kind], SEED):
+    for point, marks, image in machine.crash_images(records, points, tmp_path, kind, SEED):
         with machine.loop_mount(image, kind, tmp_path / "crashed", check=True) as mounted:
             if found := promise.faults(mounted, marks):
                 faults[point] = found
@@ -82,7 +82,7 @@ def test_the_harness_finds_what_diskcache_as_shipped_loses(tmp_path: Path) -> No
     records = machine.record("ext4", tmp_path, [sys.executable, "-m", "tests.buffer.power.control", "40"])
     lost = 0
     points = machine.choose(records, 8, SEED)
-    for _, marks, image in machine.crash_images(records, points, tmp_path, machine.SIZES["ext4"], SEED):
+    for _, marks, image in machine.crash_images(records, points, tmp_path, "ext4", SEED):
         with machine.loop_mount(image, "ext4", tmp_path / "crashed") as mounted:
             lost += len(control.lost(str(mounted), marks))
     assert lost > 0

@@ -26,7 +26,9 @@ MAKE = {
 #: With ext4's other policy, errors=continue, a block of metadata that could not be written is forgotten, and what was flushed
 #: since is lost at the next mount: docs/operations.md says so too.
 MOUNT = {"ext4": "noatime,errors=remount-ro", "xfs": "noatime", "btrfs": "noatime"}
-SECTOR = 512
+#: A write is torn at such a boundary. On xfs at a block: its own recovery refuses to mount where a block of a directory is torn
+#: inside (its head says that it is new, its CRC that it is not), whatever the program had written.
+TORN_AT = {"ext4": 512, "xfs": 4096, "btrfs": 4096}
 
 
 _NEW_NS, _NEW_FS = 0x00020000, 0x00000200
@@ -127,7 +129,7 @@ def choose(records: list[Record], count: int, seed: int, after: str = "M") -> li
     return [CrashPoint(at, ("some", "none", "torn", "all")[i % 4]) for i, at in enumerate(points)]
 
 
-def survivors(volatile: list[Record], fate: str, chance: random.Random) -> list[Record]:
+def survivors(volatile: list[Record], fate: str, sector: int, chance: random.Random) -> list[Record]:
     """Which of the unflushed writes reached the platter."""
     if fate == "none":
         return []
@@ -135,24 +137,24 @@ def survivors(volatile: list[Record], fate: str, chance: random.Random) -> list[
         return volatile
     kept = [r for r in volatile if chance.random() < 0.5]
     if fate == "torn":
-        return [_tear(r, chance) for r in kept]
+        return [_tear(r, sector, chance) for r in kept]
     return kept
 
 
-def _tear(record: Record, chance: random.Random) -> Record:
-    sectors = max(1, len(record.data) // SECTOR)
-    return Record("W", record.offset, record.data[: chance.randrange(sectors + 1) * SECTOR])
+def _tear(record: Record, sector: int, chance: random.Random) -> Record:
+    sectors = max(1, len(record.data) // sector)
+    return Record("W", record.offset, record.data[: chance.randrange(sectors + 1) * sector])
 
 
 def crash_images(
-    records: list[Record], points: list[CrashPoint], work: Path, size: int, seed: int
+    records: list[Record], points: list[CrashPoint], work: Path, kind: str, seed: int
 ) -> Iterator[tuple[CrashPoint, list[str], Path]]:
     """For each point: the marks written before it, and an image as the power cut left it."""
     chance = random.Random(seed)
     base, image = work / "base.img", work / "crash.img"
     applied, marks, volatile = 0, list[str](), list[Record]()
     with base.open("w+b", buffering=0) as disk:
-        disk.truncate(size)
+        disk.truncate(SIZES[kind])
         for point in points:
             for here in records[applied : point.at + 1]:
                 applied += 1
@@ -166,6 +168,6 @@ def crash_images(
                     volatile = []
             run("cp", "--sparse=always", base, image)
             with image.open("r+b", buffering=0) as crashed:
-                for kept in survivors(volatile, point.fate, chance):
+                for kept in survivors(volatile, point.fate, TORN_AT[kind], chance):
                     os.pwrite(crashed.fileno(), kept.data, kept.offset)
             yield point, list(marks), image
