@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from worker.settings import HecSettings, RouteSettings
 from worker.topics import TABLE, UNKNOWN
 
+#: A topic that may be part of a sourcetype.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NO_ROUTE = RouteSettings(name="default")
 
 
@@ -82,5 +85,8 @@ def builtin_sourcetype(topic: str, logstore: str) -> str:
     """By what Alibaba Cloud's products are known to write."""
     for topic_glob, logstore_glob, sourcetype in TABLE:
         if fnmatchcase(topic, topic_glob) and fnmatchcase(logstore, logstore_glob):
-            return sourcetype.replace("{topic}", topic)
+            if "{topic}" not in sourcetype:
+                return sourcetype
+            if _NAME.fullmatch(topic):  # whoever writes logs chooses it
+                return sourcetype.replace("{topic}", topic)
     return UNKNOWN

@@ -58,6 +58,13 @@ def test_every_topic_and_logstore_at_all_has_a_sourcetype(topic: str, logstore: 
     assert Router((), HEC).resolve("s", "p", logstore, topic).sourcetype.startswith("aliyun:")
 
 
+@pytest.mark.parametrize("topic", ["sas-a b", 'sas-"', "sas-\n", "aegis-" + "x" * 65, "sas-\u4e2d", "mongo_\x00"])
+def test_a_topic_that_is_no_name_makes_no_sourcetype(topic: str) -> None:
+    """Whoever may write logs chooses it; Splunk keeps each sourcetype that it has ever seen."""
+    assert Router((), HEC).resolve("s", "p", "l", topic).sourcetype == "aliyun:sls"
+    assert Router((), HEC).resolve("s", "p", "l", "sas-vul-log").sourcetype == "aliyun:sas:sas-vul-log"
+
+
 @pytest.mark.parametrize("topic", [topic.name for topic in TOPICS])
 def test_every_topic_of_the_generator_is_known_by_the_built_in_table(topic: str) -> None:
     logstore = next(one.logstore for one in TOPICS if one.name == topic)
