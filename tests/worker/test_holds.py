@@ -55,6 +55,21 @@ def test_the_default_tokens_hold_is_one_hold_though_a_routes_own_token_works() -
         poll(lambda: not house.holds(), "the hold has ended")
 
 
+def test_a_held_endpoint_is_probed_with_the_smallest_request() -> None:
+    with HecEmulator() as hec, quick([hec.url], hec.token) as house:
+        hec.outage(True, status=405, body="<html>")
+        house.put(logs=200, size=1000)
+        house.start()
+        poll(house.holds, "held")
+        (small,) = house.put(logs=1)
+        tries = len(hec.posts())
+        poll(lambda: len(hec.posts()) >= tries + 2, "probed")
+        hec.outage(False)
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        assert next(iter(hec.stored)) == small
+
+
 @pytest.mark.parametrize("kind", ["route", "payload"])
 def test_a_hold_ends_though_the_oldest_of_its_events_is_bad_in_itself(kind: str) -> None:
     """Probes go round."""

@@ -224,6 +224,19 @@ def test_squid_is_passed_with_and_without_a_user(encrypted: bool, users: dict[st
         poll(lambda: any("CONNECT" in line if encrypted else "POST" in line for line in squid.lines()), "squid saw it")
 
 
+def test_squid_of_the_environment_is_passed_where_the_settings_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with splunk(encrypted=False) as (hec, _), Squid() as squid:
+        for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{squid.port}")
+        with quick([hec.url], TOKEN) as house:
+            house.put()
+            house.start()
+            house.wait_empty()
+            house.assert_all_once(hec.stored)
+        poll(lambda: any("POST" in line for line in squid.lines()), "squid saw it")
+
+
 @pytest.mark.parametrize("encrypted", [True, False], ids=["row 24, https", "row 24, http"])
 def test_squid_refuses_the_user_until_it_knows_him(encrypted: bool) -> None:
     with (
