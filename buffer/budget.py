@@ -33,6 +33,11 @@ def level(settings: SpoolSettings, now: int, used: int, free: int, inodes: int, 
     return 0
 
 
+def letters_level(settings: SpoolSettings, used: int) -> int:
+    """0: bury, 1: none may be buried, so that nothing is read on. `used`: bytes of all lanes' dead letters."""
+    return int(used >= settings.dead_letter_quota)
+
+
 def room(settings: SpoolSettings, used: int, free: int) -> int:
     """Bytes that may still be put until pulling stops."""
     wanted = STOP * (settings.max_bytes - settings.dead_letter_quota)

@@ -33,7 +33,7 @@ class SpoolSettings(Section):
     min_free_bytes: int = 1 * GIB
     """Free bytes the file system must keep; below it, consumers stop pulling."""
     dead_letter_max_bytes: int | None = None
-    """Bytes the dead letters may take, reserved out of max_bytes. Default: the smaller of 1 GiB and max_bytes / 10."""
+    """Bytes the dead letters of all lanes may take, reserved out of max_bytes. Default: the smaller of 1 GiB and max_bytes / 10."""
     force_file_system: bool = False
     """Accept a file system that cannot promise durability (NFS, CIFS, tmpfs). For tests."""
 

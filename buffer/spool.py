@@ -133,6 +133,10 @@ class Spool:
         self._level = budget.level(self.settings, self._level, used, free, inodes, self.has_ballast)
         return self._level
 
+    def letters_level(self, lanes: list[LaneStats]) -> int:
+        """0 bury, 1 the quota of dead letters is reached, which is one for all lanes."""
+        return budget.letters_level(self.settings, sum(lane.dead_bytes for lane in lanes))
+
     @property
     def has_ballast(self) -> bool:
         """Whether it is in its place."""

@@ -38,6 +38,7 @@ class Look:
     spool: dict[str, Any] = field(default_factory=dict)
     """As `spool stats`, without what is reckoned over time."""
     level: int = 0
+    letters_level: int = 0
     ballast: bool = True
     free: int = 0
     """Bytes."""
@@ -126,8 +127,18 @@ class Looker:
             log.error("the spool cannot be read", error=str(error), hint="look at the disk")
             # As last seen: counters never go back.
             shown = before.spool or self._document([], 1)
-            return Look(before.lanes, shown, 1, before.ballast, 0, 0, reports, pss, str(error))
-        return Look(lanes, self._document(lanes, level), level, spool.has_ballast, free, inodes, reports, pss)
+            return Look(before.lanes, shown, 1, before.letters_level, before.ballast, 0, 0, reports, pss, str(error))
+        return Look(
+            lanes,
+            self._document(lanes, level),
+            level,
+            spool.letters_level(lanes),
+            spool.has_ballast,
+            free,
+            inodes,
+            reports,
+            pss,
+        )
 
     def _sum(self, pids: Sequence[int]) -> int:
         now = time.monotonic()

@@ -62,7 +62,7 @@ class Publisher:
         """Look, and show. What cannot be written on a full disk is not written."""
         living = [child for child in children if child.pid]
         look = self._looker.look([child.name for child in living], [os.getpid(), *(child.pid for child in living)])
-        board.spool_level = look.level
+        board.spool_level, board.letters_level = look.level, look.letters_level
         counters = merged_counters(look.lanes)
         self._rates.note(status.sample(look.lanes, counters, time.monotonic()))
         document = self._document(children, look, board, budget, stopping=stopping, down=down)

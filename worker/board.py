@@ -12,7 +12,7 @@ from ctypes import Array, c_double
 from typing import Any
 
 _SPAWN = multiprocessing.get_context("spawn")
-_MEMORY, _SPOOL, _FIRST_CHILD = 0, 1, 2
+_MEMORY, _SPOOL, _LETTERS, _FIRST_CHILD = 0, 1, 2, 3
 
 
 class Board:
@@ -50,6 +50,15 @@ class Board:
     @spool_level.setter
     def spool_level(self, level: int) -> None:
         self._cells[_SPOOL] = level
+
+    @property
+    def letters_level(self) -> int:
+        """0: bury; 1: the dead letters of all lanes together have reached their quota, and no lane is read on."""
+        return int(self._cells[_LETTERS])
+
+    @letters_level.setter
+    def letters_level(self, level: int) -> None:
+        self._cells[_LETTERS] = level
 
     def __reduce__(self) -> Any:
         return _restore, (self._cells,)

@@ -232,7 +232,8 @@ class Sender:
         for lane in self._lanes.values():
             if now < lane.empty_until or not self._room(now):
                 continue
-            lane.full = not lane.reader.may_bury()
+            # Over all lanes once a second by the supervisor; what this lane has by itself is known at once.
+            lane.full = self._context.board.letters_level > 0 or not lane.reader.may_bury()
             if lane.full:
                 continue
             room = (self._context.max_in_flight_bytes - self._packing.held_bytes) / self._packing.growth

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
-from buffer.spool import Spool
+from buffer.spool import Spool, lane_directory
 from supervisor.looker import Looker
+from tests.buffer.power.workload import letter
 from tests.waiting import poll
+
+
+def test_the_quota_of_dead_letters_is_one_for_all_lanes(tmp_path: Path) -> None:
+    settings = SpoolSettings(
+        directory=tmp_path / "spool", min_free_bytes=1 << 20, dead_letter_max_bytes=24 << 10, force_file_system=True
+    )
+    spool = Spool.open(settings)
+    try:
+        looker = Looker(spool)
+        levels = []
+        for slot in range(2):
+            with closing(LaneReader.open(lane_directory(spool.directory, spool.id, slot), settings)) as reader:
+                large = replace(letter(f"of-{slot}", "dead"), log=bytes(13_000))
+                reader.ack([], [large])
+                assert reader.may_bury(), "there is room for the letters of this lane alone"
+            poll(lambda: sum(lane.dead for lane in looker.look([], []).lanes) == slot + 1, "it is seen")  # noqa: B023
+            levels.append(looker.last.letters_level)
+        assert levels == [0, 1]
+    finally:
+        spool.close()
 
 
 def test_a_defect_stops_pulling_is_said_and_the_next_look_is_made(

@@ -44,6 +44,19 @@ def test_at_the_quota_of_dead_letters_a_lane_is_not_read_on_until_there_is_room(
         house.assert_all_once(hec.stored)
 
 
+def test_at_the_quota_of_all_lanes_together_no_lane_is_read_on() -> None:
+    with HecEmulator() as hec, quick([hec.url], hec.token) as house:
+        house.board.letters_level = 1
+        house.start()
+        house.put(logs=5)
+        poll(lambda: [h["kind"] for h in house.holds()] == ["dead"], "said")
+        assert house.waiting() == 1
+        assert not hec.posts()
+        house.board.letters_level = 0
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+
+
 def test_after_a_refusal_the_rest_goes_in_small_requests_so_that_the_next_one_repeats_little() -> None:
     routes = (RouteSettings(topic="bad", index="secret"),)
     with (
