@@ -28,6 +28,7 @@ MASKED = (
     "kmod-static-nodes.service", "systemd-journald-audit.socket",
 )  # fmt: skip
 CGROUP = Path("/sys/fs/cgroup")
+CHECKOUT = Path(__file__).resolve().parents[1]
 #: In the new namespaces, before systemd takes over.
 BOOT = r"""
 set -eu
@@ -39,6 +40,10 @@ mount -o remount,bind,ro "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
 for each in run tmp dev; do mount -t tmpfs -o mode=0755 tmpfs "$root/$each"; done
 chmod 1777 "$root/tmp"
+# The checkout may lie below /tmp, or on a file system of its own, which the copy of / has not.
+mkdir -p "$root/$2"
+mount --bind "$2" "$root/$2"
+mount -o remount,bind,ro "$root/$2"
 for each in null zero full random urandom tty; do touch "$root/dev/$each"; mount --bind "/dev/$each" "$root/dev/$each"; done
 mkdir "$root/dev/shm" "$root/dev/pts"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
@@ -114,8 +119,8 @@ class Machine:
         enter = " ".join(f"echo $$ > {one}/cgroup.procs;" for one in self._cgroups)
         with (self._work / "console").open("wb") as console:
             self._process = subprocess.Popen(
-                ["sh", "-c", f'{enter} exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child sh -c "$0" sh "$1"',
-                 BOOT, str(self.root)],
+                ["sh", "-c", f'{enter} exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child sh -c "$0" sh "$1" "$2"',
+                 BOOT, str(self.root), str(CHECKOUT)],
                 stdout=console, stderr=console, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         poll(
