@@ -123,6 +123,16 @@ class TlsRefused(Unreachable):
     advice = "set ca_file to the CA that signed it, or fix the endpoint's name"
 
 
+class ProxyRefused(Unreachable):
+    """The proxy on the way does not know us."""
+
+    lasting = True
+    advice = (
+        "set user and password in this source's proxy (http://user:password@host:port, special characters as %XX), then"
+        " `systemctl reload sls-siem`"
+    )
+
+
 class BadAnswer(SlsError):
     """An answer that is not SLS's: headers missing, not JSON, too large."""
 
@@ -174,8 +184,10 @@ def _kind(status: int, code: str, message: str) -> type[SlsError]:
         return Throttled
     if any(code.startswith(word) for word in _CREDENTIALS) and status != 403:
         return CredentialsRefused
-    if status in {401, 407}:
+    if status == 401:
         return CredentialsRefused
+    if status == 407:
+        return ProxyRefused
     if status == 403:
         return CredentialsRefused if code.startswith(_CREDENTIALS[2:]) else Forbidden
     if status == 404:

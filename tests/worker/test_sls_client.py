@@ -70,6 +70,7 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
         (500, "InternalServerError", sls_errors.Unavailable),
         (503, "", sls_errors.Unavailable),
         (400, "ParameterInvalid", sls_errors.BadRequest),
+        (407, "", sls_errors.ProxyRefused),
         (302, "", sls_errors.BadAnswer),
     ],
 )
