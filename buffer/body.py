@@ -9,9 +9,9 @@ damaged; a file of a newer version is refused, never guessed at.
 
 from __future__ import annotations
 
+import importlib
 import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ import orjson
 
 from buffer.errors import SpoolDamaged, SpoolTooNew
 from buffer.values import DeadLetter, Pull, ShardKey
+
+try:  # the same CRC-32, thirteen times as fast; every byte that is spooled passes here twice
+    crc32: Callable[..., int] = importlib.import_module("isal.isal_zlib").crc32
+except ImportError:
+    from zlib import crc32
 
 MAGIC = b"SLSSPOOL"
 VERSION = 1
@@ -52,9 +57,9 @@ def pack(
     """The pieces of the file, for one writev: the payloads are not copied."""
     described = orjson.dumps(list(meta))
     head = HEAD.pack(MAGIC, VERSION, kind, sequence, time, len(described), sum(map(len, payloads)))
-    crc = zlib.crc32(described, zlib.crc32(head))
+    crc = crc32(described, crc32(head))
     for payload in payloads:
-        crc = zlib.crc32(payload, crc)
+        crc = crc32(payload, crc)
     return [head, described, *payloads, TAIL.pack(crc)]
 
 
@@ -71,7 +76,7 @@ def unpack(data: bytes) -> Body:
     if len(data) != end + TAIL.size:
         raise SpoolDamaged(f"body has {len(data)} bytes, not the {end + TAIL.size} that its header says")
     view = memoryview(data)
-    if zlib.crc32(view[:end]) != TAIL.unpack_from(data, end)[0]:
+    if crc32(view[:end]) != TAIL.unpack_from(data, end)[0]:
         raise SpoolDamaged("body does not match its CRC")
     return _take_apart(data, kind, sequence, time, meta_size)
 
