@@ -14,8 +14,8 @@ from tests.waiting import poll
 
 __all__ = ["poll"]
 
-#: Seconds for the interpreter's own end, which joins threads.
-EXIT_SECONDS = 120
+#: Seconds for the interpreter's own end, which joins threads; and in which other workers may still be at their last test.
+EXIT_SECONDS = 600
 
 hypothesis.settings.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True
