@@ -8,6 +8,7 @@
     sent, rate                so many bytes of the answer's body are sent; so many bytes a second
     raw                       these bytes, which need be no HTTP
     hang                      seconds before it
+    gate                      a threading.Event: nothing is answered before it is set
     close                     the connection ends after it
 
 A rule has `probability`, `count`, and `contains` too: a text that the (inflated) body must hold.
@@ -23,6 +24,9 @@ from typing import Any
 
 from tests.emulators.hec_rules import STATUS, TEXTS
 from tests.emulators.sls_http import HttpServer, Reading, Response
+
+#: Seconds: a test that fails before it opens its gate leaves no thread behind.
+LONGEST_GATE = 120.0
 
 
 class Faults:
@@ -82,6 +86,8 @@ def scripted(wanted: dict[str, Any], server: HttpServer) -> Response:
     """The answer that a dict describes."""
     if "hang" in wanted:
         server.stopping.wait(float(wanted["hang"]))
+    if "gate" in wanted:
+        wanted["gate"].wait(LONGEST_GATE)
     if wanted.get("drop"):
         return Response(drop=True)
     if "raw" in wanted:

@@ -143,18 +143,28 @@ force_file_system = true
 listen = ""
 """
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
+
     def start(self) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLS_", "SPLUNK_"))}
         with (self.work / "log").open("ab") as log:
             self.supervisor = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, sys.executable, "-m", "supervisor", "supervise", "--config", str(self.config)],
-                cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=clean,
+                cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=self.environment,
             )  # fmt: skip
 
     def stop(self) -> int:
         assert self.supervisor is not None
         self.supervisor.send_signal(signal.SIGTERM)
         return self.supervisor.wait(timeout=40)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Another `sls-siem` command on its disk; the host need not be up."""
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor", *command, "--config", str(self.config)],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=self.environment,
+        )  # fmt: skip
 
     def tree(self) -> list[int]:
         assert self.supervisor is not None

@@ -14,6 +14,7 @@ from tests.emulators.generator_ids import expected_ids
 from tests.emulators.hec import HecEmulator
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_calls import Knobs
+from tests.end_to_end.books import assert_balanced, books
 from tests.end_to_end.hosts import Host, Net, reason_against
 from tests.waiting import poll
 from tests.worker.consuming import stored
@@ -34,6 +35,26 @@ def net() -> Iterator[Net]:
 
 def share(one: Host, two: Host, shards: int) -> None:
     poll(lambda: len(one.shards()) == len(two.shards()) == shards // 2, f"half and half; {one.tail()}", 60)
+
+
+def assert_all_waits(host: Host) -> None:
+    """The books of one that never reached Splunk."""
+    told, files = assert_balanced(host)
+    assert told["put"] == files.waiting == sum(host.groups().values())
+    assert told["decoded"] == 0
+
+
+def assert_sums(hec: HecEmulator, *spools: dict[str, int]) -> None:
+    """The books of all spools that there ever were, the last of each before it was lost. No host can tell which of two that
+    read a group delivered it; Splunk's emulator knows how often somebody was told so."""
+    told = dict(hec.told)
+    groups = {(name.rpartition("-")[0], times) for name, times in told.items()}
+    assert len(groups) == len({name for name, _ in groups}), "a group goes as a whole"
+    assert not hec.unsure
+    assert sum(one["put"] - one["waiting"] for one in spools) == sum(times for _, times in groups)
+    assert sum(one["settled"] for one in spools) == sum(times for _, times in groups)
+    assert sum(one["delivered"] for one in spools) == sum(told.values())
+    assert sum(one["decoded"] for one in spools) == sum(told.values())
 
 
 def test_a_host_that_is_cut_off_fences_itself_before_its_shards_move_and_comes_back(tmp_path: Path, net: Net) -> None:
@@ -72,6 +93,8 @@ def test_a_host_that_is_cut_off_fences_itself_before_its_shards_move_and_comes_b
         sls.feeder.stop()
         poll(lambda: sls.drained("siem"), f"all is read; {one.tail()}", 60)
         assert one.stop() == two.stop() == 0
+        assert_all_waits(one)
+        assert_all_waits(two)
         first, second = one.groups(), two.groups()
         assert not stored(sls) - (first + second), "nothing is lost"
         assert max(first.values()) == max(second.values()) == 1
@@ -114,8 +137,9 @@ def test_a_host_dies_and_comes_back_with_its_disk_and_then_without(tmp_path: Pat
         share(one, two, 4)
         wait_delivered()
         assert kept
-        assert one.groups() == Counter()
+        poll(lambda: one.groups() == Counter(), "and settled")
         one.die()
+        lost, _ = assert_balanced(one)
         one.lose_disk()
         sls.fill(2_000)
         poll(lambda: len(two.shards()) == 4, "the other has all again", 60)
@@ -126,6 +150,7 @@ def test_a_host_dies_and_comes_back_with_its_disk_and_then_without(tmp_path: Pat
         wait_delivered()
         assert one.stop() == two.stop() == 0
         assert set(hec.stored) == set(expected_ids(sls.store()))
+        assert_sums(hec, lost, *(assert_balanced(host)[0] for host in (one, two)))
 
 
 def test_with_delivered_checkpoints_a_disk_lost_in_an_outage_of_splunk_loses_nothing(tmp_path: Path, net: Net) -> None:
@@ -140,12 +165,13 @@ def test_with_delivered_checkpoints_a_disk_lost_in_an_outage_of_splunk_loses_not
         hec.outage(True)
         ends = {number: shard.end for number, shard in sls.store().shards.items()}
         sls.fill(4_000)
-        poll(
-            lambda: sum(one.groups().values()) == sum(s.end - ends[n] for n, s in sls.store().shards.items()),
-            "all waits",
-        )
+        more = sum(shard.end - ends[number] for number, shard in sls.store().shards.items())
+        poll(lambda: sum(one.groups().values()) == more, "all waits")
+        poll(lambda: books(one)["waiting"] == more, "by the index too")
         assert sls.checkpoints("siem") == ends, "no checkpoint passes what is not delivered"
         one.die()
+        lost, files = assert_balanced(one)
+        assert files.waiting == more
         one.lose_disk()
         two.start()
         poll(lambda: len(two.shards()) == 2, "the other host takes over", 60)
@@ -154,6 +180,9 @@ def test_with_delivered_checkpoints_a_disk_lost_in_an_outage_of_splunk_loses_not
         poll(lambda: wanted == set(hec.stored), f"{len(wanted)} events arrive all the same; {two.tail()}", 60)
         poll(lambda: sls.drained("siem"), "and are checkpointed")
         assert two.stop() == 0
+        told, _ = assert_balanced(two)
+        assert told["put"] == files.waiting, "what was lost with the disk, and nothing else"
+        assert_sums(hec, lost, told)
 
 
 RESOLVER = "nameserver {outside}\noptions timeout:1 attempts:1\n"
@@ -179,4 +208,5 @@ def test_a_name_server_in_trouble_is_a_hold_and_ends_by_itself(tmp_path: Path, n
                 poll(lambda: sls.drained("siem"), f"it goes on; {host.tail()}")
                 poll(lambda: not host.source_hold(), "the hold ends")
         assert host.stop() == 0
+        assert_all_waits(host)
         assert host.groups() == stored(sls)

@@ -5,6 +5,7 @@ The emulator is the witness: what each indexer took, whose ackId it said true of
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from typing import Any
@@ -88,6 +89,32 @@ def test_row_54_a_late_true_cancels_what_was_not_sent_again_yet() -> None:
         assert hec.stored == dict.fromkeys(ids, 1)
 
 
+def test_row_54_what_a_late_true_has_settled_no_other_answer_settles_again() -> None:
+    """The second try of the first event is out, as the probe of a busy endpoint, when the true for the first try comes, and
+    is then refused: an event that Splunk has is no dead letter, its batch waits for the other event, and that one is the
+    next probe."""
+    options: dict[str, Any] = {"ack": "required", "ack_timeout": 1.0, "max_request_bytes": 16 << 10}
+    with splunk(ack_delay=-1) as hec, quick([hec.url], hec.token, **options) as house:
+        first, second = house.put(logs=2, size=10_000)
+        house.start()
+        poll(lambda: len(hec.stored) == 2, "both are taken, in a request each")
+        gate = threading.Event()
+        hec.script.extend([{"status": 503, "code": 9}, {"gate": gate, "status": 400, "code": 6, "number": 0}])
+        poll(lambda: not hec.script, "the first is sent again")
+        (channel,) = (one for indexer in hec.indexers for one in indexer.channels.values() if one.pending)
+        channel.pending[0].ready = 0.0
+        poll(lambda: hec.acked == {first}, "a late true")
+        asked = polls(hec)
+        poll(lambda: polls(hec) > asked, "it was read: the next poll is out")
+        gate.set()
+        hec.knobs.ack_delay = 0.0
+        house.wait_empty()
+        assert not house.dead()
+        assert hec.stored == {first: 1, second: 2}
+        assert hec.acked == {first, second}
+        house.assert_books(decoded=2, delivered=2, buried=0)
+
+
 def test_row_54_after_two_more_the_endpoint_is_held_and_an_acknowledgement_ends_it() -> None:
     with splunk(ack_delay=-1) as hec, quick([hec.url], hec.token, ack="required", ack_timeout=0.3) as house:
         house.put(logs=2)
@@ -146,6 +173,18 @@ def test_row_57_6a_57_a_session_that_moves_takes_a_new_channel_and_sends_again()
         house.assert_none_lost(hec.stored)
         assert len({r.channel for r in hec.posts()}) >= 2
         assert {i for i, n in hec.stored.items() if n > 1}, "what was un-acked went again"
+
+
+def test_row_57_a_new_channel_takes_one_request_until_an_answer_tells_which_session_it_is() -> None:
+    """Several at once would each be led to an indexer of their own, and all but one be sent again."""
+    options: dict[str, Any] = {"ack": "required", "max_request_bytes": 16 << 10, "in_flight": 4}
+    with splunk(sticky=True, indexers=4, delay=0.2) as hec, quick([hec.url], hec.token, **options) as house:
+        house.put(logs=12, size=10_000)
+        house.start()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        assert len(hec.posts()) == 12
+        assert len({(r.channel, r.indexer) for r in hec.posts()}) == 1
 
 
 @pytest.mark.parametrize("cookie", ["idx=0.1; Path=/", "other=1; Path=/; HttpOnly"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_tls import HecAuthority
@@ -128,6 +129,19 @@ def test_connections_are_aged_out_so_that_load_spreads(monkeypatch: pytest.Monke
         client.close()
         assert 2 <= hec.server._served <= 5
         assert calls > 10
+
+
+def test_what_failed_goes_again_on_a_connection_of_its_own() -> None:
+    """A balancer of connections leads one that is kept to the same indexer, the one in trouble, until it is aged out."""
+    with HecEmulator() as hec, quick([hec.url], hec.token, in_flight=1) as house:
+        kept = house.settings.hec.in_flight + 2  # a connection a thread
+        hec.script.extend([{"status": 503, "code": 9}] * (kept + 1))
+        house.put()
+        house.start()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        used = [r.connection for r in hec.posts()]
+        assert len(set(used)) == len(used) == kept + 2
 
 
 def test_6a_47_an_answer_that_trickles_is_cut_at_the_total_deadline() -> None:
@@ -270,6 +284,44 @@ def test_row_51_a_client_certificate_is_asked_for_given_and_replaced_when_its_fi
         )
         assert 29 * 86400 < house.gauge("certificate_left_seconds", endpoint=hec.url) <= 30 * 86400
     for one in (clients, authority, bad):
+        one.close()
+
+
+def test_a_certificate_that_ends_within_a_fortnight_is_said_once(tmp_path: Path) -> None:
+    """Splunk's and ours; one that lasts is not spoken of."""
+    clients = HecAuthority()
+    authority, lasting = HecAuthority(client_ca=clients.ca_file), HecAuthority()
+    cert, key = clients.issue("client", usage="clientAuth", days=13)
+    ca = tmp_path / "ca.pem"
+    ca.write_text(authority.ca_file.read_text() + lasting.ca_file.read_text())
+    options: dict[str, Any] = {"ca_file": ca, "client_cert": cert, "client_key": key}
+    authority.use(*authority.issue("soon", days=5))
+    with (
+        capture_logs() as lines,
+        HecEmulator(tls=authority) as hec,
+        HecEmulator(tls=lasting) as other,
+        quick([hec.url, other.url], TOKEN, **options) as house,
+    ):
+        house.start()
+        for _ in range(4):  # in turn to either
+            house.put()
+            house.wait_empty()
+        poll(lambda: house.gauge("certificate_left_seconds", endpoint=other.url), "both certificates were seen")
+
+        def said() -> dict[str, float]:
+            return {one["endpoint"]: one["days_left"] for one in lines if one["event"] == "a certificate ends soon"}
+
+        poll(lambda: len(said()) == 2, "said")
+        sender, turns = house.sender, set()
+        assert sender is not None
+        poll(lambda: turns.add(sender._report_at) or len(turns) > 3, "the numbers are told again and again")  # type: ignore[func-returns-value]
+        found = [one for one in lines if one["event"] == "a certificate ends soon"]
+        assert len(found) == 2, "once each"
+        assert {one["log_level"] for one in found} == {"warning"}
+        assert said().keys() == {hec.url, "client"}
+        assert 4 < said()[hec.url] <= 5
+        assert 12 < said()["client"] <= 13
+    for one in (clients, authority, lasting):
         one.close()
 
 
