@@ -34,8 +34,11 @@ def level(settings: SpoolSettings, now: int, used: int, free: int, inodes: int, 
 
 
 def letters_level(settings: SpoolSettings, used: int) -> int:
-    """0: bury, 1: none may be buried, so that nothing is read on. `used`: bytes of all lanes' dead letters."""
-    return int(used >= settings.dead_letter_quota)
+    """0: bury, 1: none may be buried, so that nothing is read on. `used`: bytes of dead letters, of one lane or of all.
+
+    While there is none, one may always come: also with a quota of 0, which would let nothing through at all.
+    """
+    return int(used >= max(1, settings.dead_letter_quota))
 
 
 def room(settings: SpoolSettings, used: int, free: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from buffer import body, states
-from buffer.budget import allocated
+from buffer.budget import allocated, letters_level
 from buffer.database import classify, sync_directory
 from buffer.errors import SpoolDamaged
 from buffer.lane import Lane, add, forget_file, name_file
@@ -103,7 +103,7 @@ class Letters(Lane):
     def may_bury(self) -> bool:
         """False at a full quota: then the lane is not read on."""
         rows = self.rows("SELECT value FROM counter WHERE name = 'letters_file_bytes'")
-        return not rows or int(rows[0][0]) < self._settings.dead_letter_quota
+        return not rows or not letters_level(self._settings, int(rows[0][0]))
 
     def release(self, hold: str) -> int:
         """The hold has ended: parked becomes due. How many."""

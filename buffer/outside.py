@@ -70,32 +70,34 @@ def connection(lane: Path) -> Iterator[sqlite3.Connection | None]:
         yield None
         return
     try:
-        found = _connect(path)
+        found, tables = _connect(path)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     try:
-        is_made = found.execute(_TABLES).fetchone()[0] or has_bodies(lane)
-        yield found if is_made else None
+        yield found if tables or has_bodies(lane) else None
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise classify(error, f"the index of lane {lane.name}") from error
     finally:
         found.close()
 
 
-_TABLES = "SELECT count(*) FROM sqlite_master"
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Read-only; but after a crash the journal must be rolled back first, and that is writing."""
-    found = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10, isolation_level=None)
+def _connect(path: Path) -> tuple[sqlite3.Connection, int]:
+    """And how many tables there are. Read-only; but after a crash the journal must be rolled back first, and that is writing."""
     try:
-        found.execute(_TABLES).fetchone()
+        return _connect_as("ro", path)
     except sqlite3.OperationalError as error:
-        found.close()
         if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
             raise
-        found = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10, isolation_level=None)
-    return found
+    return _connect_as("rw", path)
+
+
+def _connect_as(mode: str, path: Path) -> tuple[sqlite3.Connection, int]:
+    found = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, timeout=10, isolation_level=None)
+    try:
+        return found, found.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except BaseException:
+        found.close()
+        raise
 
 
 def lane_stats(lane: Path) -> LaneStats:

@@ -68,9 +68,10 @@ def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Sha
 
 def _begin_books(sql: states.Sql) -> None:
     """What was buried begins with the letters that are there: how many had gone, and where to, only the lost index knew."""
+    there = _letters_there(sql)
     sql("DELETE FROM counter WHERE name IN ('buried', 'decoded', 'delivered_later', 'dead_purged')")
-    add(sql, "buried", _letters_there(sql))
-    add(sql, "decoded", _letters_there(sql), "(rebuilt)")
+    add(sql, "buried", there)
+    add(sql, "decoded", there, "(rebuilt)")
 
 
 def known_epochs(spool: Path) -> dict[ShardKey, int]:

@@ -55,14 +55,13 @@ class LaneWriter(Lane):
             self.disk.remove(f"v/{name}")
             return False
         what = f"a batch in lane {self.directory.name}"
+        described = [body.describe_pull(pull) for pull in fresh]
         if len(fresh) == len(pulls):
             size, mode, file = loaded.size, MODE_BINARY, f"v/{name}"
         else:  # the put before it failed and is taken in too: what both hold may not be there twice
-            size, mode, file = self._write(fresh, loaded.sequence, loaded.time, what)
+            size, mode, file = self._write(fresh, described, loaded.sequence, loaded.time, what)
         with self.transaction(what) as sql:
-            self._insert(
-                sql, loaded.sequence, loaded.time, file, size, mode, fresh, [body.describe_pull(one) for one in fresh]
-            )
+            self._insert(sql, loaded.sequence, loaded.time, file, size, mode, fresh, described)
             for key, position in changed.items():
                 positions.save_position(sql, key, position)
         self._positions.update(changed)
@@ -82,13 +81,13 @@ class LaneWriter(Lane):
                 fresh.append(pull)
         return fresh, changed
 
-    def _write(self, pulls: Sequence[Pull], sequence: int, now: float, what: str) -> tuple[int, int, str]:
+    def _write(
+        self, pulls: Sequence[Pull], described: Sequence[dict[str, Any]], sequence: int, now: float, what: str
+    ) -> tuple[int, int, str]:
         """Their file, durable: size, mode and name."""
-        described = [body.describe_pull(pull) for pull in pulls]
+        pieces = body.pack(body.BATCH, sequence, now, described, [pull.body for pull in pulls])
         try:
-            size, mode, file, _ = self.disk.store(
-                body.pack(body.BATCH, sequence, now, described, [pull.body for pull in pulls]), read=False
-            )
+            size, mode, file, _ = self.disk.store(pieces, read=False)
         except OSError as error:
             raise classify(error, what) from error
         return size, mode, file
@@ -116,13 +115,12 @@ class LaneWriter(Lane):
 
     def _store(self, stored: Sequence[Pull], changed: Mapping[ShardKey, Position]) -> None:
         now, sequence, what = time.time(), self._next_sequence(), f"a batch in lane {self.directory.name}"
-        size, mode, file = self._write(stored, sequence, now, what)
+        described = [body.describe_pull(pull) for pull in stored]
+        size, mode, file = self._write(stored, described, sequence, now, what)
         committing = False
         try:
             with self.transaction(what) as sql:
-                self._insert(
-                    sql, sequence, now, file, size, mode, stored, [body.describe_pull(pull) for pull in stored]
-                )
+                self._insert(sql, sequence, now, file, size, mode, stored, described)
                 for key, position in changed.items():
                     positions.save_position(sql, key, position)
                 committing = True

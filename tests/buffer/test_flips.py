@@ -50,9 +50,10 @@ def master(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with contextlib.suppress(Cut), writer.transaction("a put that is cut short") as sql:
         begin = 1000 + 13 * workload.GROUPS
         pulls = [workload.pull(shard, begin, 1) for shard in range(workload.SHARDS)]
-        size, mode, file = writer._write(pulls, 14, 1.0, "a put")
+        described = [body.describe_pull(one) for one in pulls]
+        size, mode, file = writer._write(pulls, described, 14, 1.0, "a put")
         sql("PRAGMA cache_size = 1")  # so that pages go to disk before the COMMIT, and the journal is hot
-        writer._insert(sql, 14, 1.0, file, size, mode, pulls, [body.describe_pull(one) for one in pulls])
+        writer._insert(sql, 14, 1.0, file, size, mode, pulls, described)
         for one in pulls:
             positions.save_position(sql, one.key, Position(1, begin + workload.GROUPS, None))
         for number in range(100):

@@ -310,6 +310,13 @@ def test_the_budget_stops_at_95_percent_and_goes_on_at_85(tmp_path: Path) -> Non
     assert [level(0, 0, free=49), level(0, 0, inodes=10), level(0, 0, ballast=False)] == [1, 1, 1]
 
 
+def test_dead_letters_are_full_at_their_quota_and_never_before_the_first(tmp_path: Path) -> None:
+    settings = SpoolSettings(directory=tmp_path, dead_letter_max_bytes=100)
+    assert [budget.letters_level(settings, used) for used in (0, 99, 100, 101)] == [0, 0, 1, 1]
+    none = SpoolSettings(directory=tmp_path, dead_letter_max_bytes=0)
+    assert [budget.letters_level(none, used) for used in (0, 1)] == [0, 1]
+
+
 def test_diskcache_is_the_one_we_know(tmp_path: Path) -> None:
     """The private names that are used: a new version is looked at before it is taken."""
     assert diskcache.__version__ == "5.6.3"
