@@ -72,13 +72,8 @@ def parse_json(content: bytes) -> Any:
         raise BadAnswer(f"the answer is not JSON: {content[:80]!r}") from None
 
 
-_NOT_KNOWN = "the proxy wants a user and a password, or refuses these (407)"
-
-
 def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> SlsError:
     """What SLS, or something in between, said instead of 200."""
-    if status == 407:
-        return ProxyRefused(_NOT_KNOWN)
     request_id = headers.get("x-log-requestid", "")
     try:
         found = json.loads(content)
@@ -92,7 +87,7 @@ def unreachable(error: Exception) -> SlsError:
     """A failure below HTTP."""
     text = str(error)
     if "Tunnel connection failed: 407" in text:
-        return ProxyRefused(_NOT_KNOWN)
+        return ProxyRefused(text)
     if "certificate" in text.lower() or "SSLError" in text or "SSLCert" in text:
         return TlsRefused(text)
     return Unreachable(f"{type(error).__name__}: {text}")

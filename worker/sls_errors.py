@@ -124,9 +124,10 @@ class TlsRefused(Unreachable):
 
 
 class ProxyRefused(Unreachable):
-    """The proxy on the way does not know us."""
+    """The proxy on the way does not know us. What it says is a page for people."""
 
     lasting = True
+    error = "the proxy wants a user and a password, or refuses these (407)"
     advice = (
         "set user and password in this source's proxy (http://user:password@host:port, special characters as %XX), then"
         " `systemctl reload sls-siem`"
