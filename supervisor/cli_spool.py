@@ -72,12 +72,13 @@ def stats(config: Config = None, json: Json = False) -> None:
     from buffer.outside import document, lane_directories, lane_stats
     from supervisor.books import balance
     from supervisor.cli_status import read
+    from supervisor.picture import is_live
 
     directory = directory_of(config)
     lanes = [lane_stats(lane) for lane in lane_directories(directory)]
     found = document(directory, lanes, settings_of(config).spool.max_bytes, 0, (directory / "ballast").exists())
     live = read(directory)
-    runs = live["state"] not in {"stale", "down"}
+    runs = is_live(live)
     if runs:
         found |= {
             key: live["spool"][key]
@@ -182,9 +183,10 @@ def verify(config: Config = None, json: Json = False) -> None:
     """Check every body against its CRC and its row, and the index: rows, books, positions. Exit 1 when something is not sound."""
     from buffer.audit import verify as look
     from supervisor.cli_status import read
+    from supervisor.picture import is_live
 
     directory = directory_of(config)
-    live = read(directory)["state"] not in {"stale", "down"}
+    live = is_live(read(directory))
     checked, faults, missed = 0, [], list[str]()
     with progress("checking", counted(directory, "batches")) as beat:
         for one in look(directory, live=live, unchecked=missed.append):

@@ -48,10 +48,15 @@ def about(found: dict[str, Any], now: float) -> str:
     return ", ".join(facts)
 
 
+def is_live(found: dict[str, Any]) -> bool:
+    """Whether a supervisor is there to go on with it."""
+    return found["state"] not in {"stale", "down"}
+
+
 def flow(found: dict[str, Any]) -> list[list[Any]]:
     """SLS → spool → Splunk, and what else counts."""
     spool, memory, letters = found["spool"], found["memory"], found["dead_letters"]
-    live = found["state"] not in {"stale", "down"}
+    live = is_live(found)
     rates = (
         found["rates"]
         if live and "rates" in found
@@ -191,12 +196,12 @@ def loses_soon(shard: dict[str, Any]) -> bool:
 
 
 def nagios(found: dict[str, Any]) -> tuple[int, str]:
-    """0, 1 or 2 and the plugin's line, with performance data."""
+    """0, 1 or 2 and the plugin's line, with performance data, of a document that was looked into."""
     state, why = found["state"], found["reason"]
     code = {"running": 0, "starting": 1, "stopping": 1, "degraded": 1, "paused": 1}.get(state, 2)
     holds = found.get("holds", [])
     if state in {"running", "degraded", "paused"}:
-        full, (state, why) = found["spool"]["full_in_seconds"], looked_into(found)
+        full = found["spool"]["full_in_seconds"]
         code = max(code, int(state != "running" or why != ALL_IS_WELL))
         if any(one["kind"] in HUMAN for one in holds) or (holds and full is not None and full < SOON_FULL):
             code = 2

@@ -148,9 +148,11 @@ def test_a_picture_of_an_older_version_is_read_too() -> None:
     ],
 )  # fmt: skip
 def test_nagios(changes: dict[str, Any], code: int, expected: str) -> None:
-    found = nagios(document(**changes))
+    raw = document(**changes)
+    found = nagios(raw | dict(zip(("state", "reason"), looked_into(raw), strict=True)))
     assert found[0] == code
     assert expected in found[1]
+    assert found[1].count("deletes logs") <= 1, "as the supervisor has written it down, and not again"
     assert "\n" not in found[1]
 
 
