@@ -8,9 +8,9 @@ import argparse
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
+from scripts.soak_runs import in_turn
 from tests.worker import chaos
 
 
@@ -30,20 +30,13 @@ def main() -> int:
 
 def soak(given: argparse.Namespace, log: Path) -> int:
     """Run after run."""
-    until, seed = time.monotonic() + given.hours * 3600, given.seed
-    while time.monotonic() < until:
-        work = Path(tempfile.mkdtemp(prefix=f"sls-siem-chaos-{seed}-"))
+
+    def live(work: Path, seed: int) -> str:
         start = ("end", "begin")[seed % 2]
-        try:
-            said = chaos.live(work, seed, start, rounds=given.rounds, rate=given.rate, step=given.step)
-        except AssertionError as error:
-            shutil.copy(log, work / "consumers.log")
-            print(f"seed {seed} FAILED, see {work}: {error}", flush=True)
-            return 1
-        print(said, flush=True)
-        shutil.rmtree(work)
-        seed += 1
-    print(f"{seed - given.seed} runs, nothing lost")
+        return chaos.live(work, seed, start, rounds=given.rounds, rate=given.rate, step=given.step)
+
+    runs = in_turn("chaos", given.hours, given.seed, live, lambda work: shutil.copy(log, work / "consumers.log"))
+    print(f"{runs} runs, nothing lost")
     return 0
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
-import time
-from pathlib import Path
 
+from scripts.soak_runs import in_turn
 from tests.end_to_end import day
 
 
@@ -20,18 +17,11 @@ def main() -> int:
     asked.add_argument("--rate", type=int, default=1000, help="logs that come in a second")
     asked.add_argument("--step", type=int, default=3000, help="logs between two disturbances")
     given = asked.parse_args()
-    until, seed = time.monotonic() + given.hours * 3600, given.seed
-    while time.monotonic() < until:
-        work = Path(tempfile.mkdtemp(prefix=f"sls-siem-soak-{seed}-"))
-        try:
-            said = day.live(work, seed, rounds=given.rounds, rate=given.rate, step=given.step)
-        except AssertionError as error:
-            print(f"seed {seed} FAILED, see {work}: {error}", flush=True)
-            return 1
-        print(said, flush=True)
-        shutil.rmtree(work)
-        seed += 1
-    print(f"{seed - given.seed} days, nothing lost, nothing left behind")
+    days = in_turn(
+        "soak", given.hours, given.seed,
+        lambda work, seed: day.live(work, seed, rounds=given.rounds, rate=given.rate, step=given.step),
+    )  # fmt: skip
+    print(f"{days} days, nothing lost, nothing left behind")
     return 0
 
 

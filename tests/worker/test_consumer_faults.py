@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -226,8 +228,9 @@ def stop_between_transactions(house: House) -> None:
     poll(stopped, "it stops outside a transaction")
 
 
-def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: Path) -> None:
-    """A zombie: SIGSTOP beyond the time-out, another host takes over, SIGCONT."""
+@contextlib.contextmanager
+def two_hosts(tmp_path: Path) -> Iterator[tuple[SlsEmulator, House, House]]:
+    """The first has the shard, and has read all that there is; the second is not started yet."""
     sls = SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000))
     with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
         one.read(source_of(sls, consumer_timeout=2.0))
@@ -235,6 +238,12 @@ def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: 
         one.start()
         sls.fill(1_000)
         one.wait_drained(sls)
+        yield sls, one, two
+
+
+def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    """A zombie: SIGSTOP beyond the time-out, another host takes over, SIGCONT."""
+    with two_hosts(tmp_path) as (sls, one, two):
         had = one.groups()
         stop_between_transactions(one)
         two.start()
@@ -251,13 +260,7 @@ def test_a_stopped_and_woken_process_puts_nothing_that_is_not_its_own(tmp_path: 
 
 
 def test_a_pull_that_was_on_its_way_when_the_shard_was_given_away_is_thrown_away(tmp_path: Path) -> None:
-    sls = SlsEmulator(shards=1, knobs=Knobs(max_pull_bytes=100_000))
-    with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
-        one.read(source_of(sls, consumer_timeout=2.0))
-        two.read(source_of(sls, consumer_timeout=2.0))
-        one.start()
-        sls.fill(1_000)
-        one.wait_drained(sls)
+    with two_hosts(tmp_path) as (sls, one, two):
         had = one.groups()
         late = sls.faults.add("delay", "pull", seconds=6.0, count=1)
         poll(lambda: late.happened, "a pull is on its way")
