@@ -10,6 +10,7 @@ from pathlib import Path
 
 from buffer.disk import is_spare
 from tests.end_to_end.house import House
+from tests.waiting import poll
 
 #: Files that a lane keeps for its next puts.
 SPARES = 16
@@ -41,11 +42,14 @@ def pss(pids: Sequence[int]) -> int:
     return total
 
 
-def files_of(spool: Path) -> tuple[str, ...]:
-    """What lies there for more than a moment: seen in most of five looks."""
-    looks = (one for _ in range(5) for one in spool.rglob("*") if one.is_file() and not is_spare(one))
-    seen = Counter(str(one.relative_to(spool)) for one in looks)
-    return tuple(sorted(name for name, times in seen.items() if times > 2))
+def files_of(house: House) -> tuple[str, ...]:
+    """What lies in the spool for more than a moment: seen in most of three looks, each behind another status.json."""
+    spool, seen = house.spool.resolve(), Counter[str]()
+    for _ in range(3):
+        before = house.status()["time"]
+        poll(lambda: house.status().get("time", before) != before, "the supervisor writes")  # noqa: B023
+        seen.update(str(one.relative_to(spool)) for one in spool.rglob("*") if one.is_file() and not is_spare(one))
+    return tuple(sorted(name for name, times in seen.items() if times > 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Traces:
         spool = house.spool.resolve()
         spares = {lane: sum(map(is_spare, lane.glob("v/*.val"))) for lane in (spool / "lanes").iterdir()}
         return cls(
-            descriptors(own), max(map(descriptors, children)), pss([own, *children]), files_of(spool), max(spares.values())
+            descriptors(own), max(map(descriptors, children)), pss([own, *children]), files_of(house), max(spares.values())
         )  # fmt: skip
 
     def assert_no_more_than(self, before: Traces) -> None:

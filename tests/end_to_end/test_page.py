@@ -48,7 +48,7 @@ def test_the_page_shows_an_outage_that_begins_and_ends_and_a_supervisor_that_goe
         shown = len(house.expected())
         poll(lambda: browser.text("#accepted").replace("\u202f", "") == f"{shown} events", "what Splunk has")
         assert browser.text("#children").count("running") == 2
-        assert "the newest log came" in browser.text("#newest")
+        poll(lambda: "the newest log came" in browser.text("#newest"), "whether SLS gets anything")
         assert browser.value("document.querySelectorAll('#charts svg').length") == 4
         assert not browser.text("#holds")
         look(browser, tmp_path, "running")
