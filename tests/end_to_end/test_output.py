@@ -91,6 +91,8 @@ def test_no_secret_and_no_event_is_in_anything_that_a_run_in_trouble_prints(tmp_
         pids = {child["name"]: child["pid"] for child in house.status()["children"]}
         os.kill(pids["sender-0"], signal.SIGABRT)
         os.kill(pids["consumer-0"], signal.SIGKILL)
+        # faulthandler writes a word at a time: a line of another process may stand in the middle of its stacks.
+        poll(lambda: (tmp_path / "our.log").read_text().count('"event":"child died"') == 2, "both ends are said")
         assert house.supervisor is not None
         house.supervisor.send_signal(signal.SIGHUP)
         house.hec.post("outage", on=False)

@@ -117,7 +117,8 @@ def test_hosts_that_begin_at_once_agree_on_one_start(tmp_path: Path) -> None:
         sls.feeder.start(2_000, sls.store(), None)
         sls.faults.add("delay", "checkpoint", seconds=0.3, count=6)
         for house in (one, two):
-            house.read(source_of(sls, start="end"))
+            # A third of the time-out is the others' patience with who makes the group, who needs two seconds here.
+            house.read(source_of(sls, start="end", consumer_timeout=24.0))
             house.start()
         poll(lambda: len(set(sls.owners("siem").values()) - {""}) == 2, "both hold shards")
         poll(lambda: len(forced(sls)) == 6, "somebody said where it starts")

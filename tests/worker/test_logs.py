@@ -143,7 +143,9 @@ def test_a_reader_that_stands_still_behind_a_pipe_stops_nobody() -> None:
             assert process.stdout is not None
             os.set_blocking(process.stdout.fileno(), False)
             poll(lambda: process.stdout and process.stdout.read() == b"done\n", "it goes on without the reader", 60)
-            _, told = process.communicate(timeout=60)
+            assert process.stderr is not None
+            told = os.read(process.stderr.fileno(), 1 << 20)  # there is room again, before it goes on
+            told += process.communicate(timeout=60)[1]
         finally:
             process.kill()
     found = [json.loads(line) for line in told.splitlines()]
