@@ -18,6 +18,7 @@ SHARDS, GONE, SDK = (
     "tests/worker/test_consumer_shards.py::", "tests/worker/test_gone.py::", "tests/emulators/test_sls_consumer_weak.py::",
 )  # fmt: skip
 DEAD = WEAK + "test_a_process_with_a_dead_thread_is_a_dead_process_and_holds_no_shard"
+PACE = "tests/worker/test_consumer_pace.py::"
 HUNG = SHARDS + "test_a_pull_that_hangs_keeps_no_checkpoint_back_and_no_stop"
 
 
@@ -92,7 +93,7 @@ WEAKNESSES = {
                  (CONSUMER + "test_a_wrong_key_is_a_hold_with_a_remedy_and_ends_when_the_key_is_right",
                   FAULTS + "test_one_source_refused_does_not_stop_the_other")),
     23: Weakness("memory without a bound",
-                 (FAULTS + "test_bytes_in_flight_are_bounded_and_one_pull_always_goes",
+                 (PACE + "test_no_more_bytes_are_in_flight_than_may_be_and_one_pull_always_goes",
                   CONSUMER + "test_a_body_that_would_blow_up_is_refused_while_it_is_small")),
 }  # fmt: skip
 

@@ -128,9 +128,10 @@ class Reader:
 
     def _turn(self) -> None:
         """One pull, while the one before is being put."""
-        room, expected, at = self._member.room, self._member.max_in_pull, self._cursor
+        room, at = self._member.room, self._cursor
         self._held.deadline = float("inf")
-        if not room.enter(expected, lambda: self._held.leaving or not self._may_pull()):
+        expected = room.enter(lambda: self._member.max_in_pull, lambda: self._held.leaving or not self._may_pull())
+        if expected is None:
             return
         held = expected
         pulled = wrong = None

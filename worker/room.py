@@ -20,16 +20,21 @@ class Room:
         """Bytes in flight now."""
         return self._used
 
-    def enter(self, expected: int, give_up: Callable[[], bool]) -> bool:
-        """Wait for room; False when the caller gave up."""
+    def enter(self, expect: Callable[[], int], give_up: Callable[[], bool]) -> int | None:
+        """Wait for room; the bytes that are kept for the caller, None when it gave up.
+
+        `expect` is asked again at each look: before the first pulls it is far too much, and they would come one by one.
+        """
         with self._change:
+            expected = expect()
             while self._inside and self._used + expected > self._limit:
                 if give_up():
-                    return False
+                    return None
                 self._change.wait(0.5)
+                expected = expect()
             self._inside += 1
             self._used += expected
-            return True
+            return expected
 
     def correct(self, expected: int, found: int) -> None:
         """Now the size is known."""

@@ -469,16 +469,6 @@ def test_without_memory_or_spool_nothing_is_pulled_and_it_goes_on_after(tmp_path
             assert house.groups() == stored(sls)
 
 
-def test_bytes_in_flight_are_bounded_and_one_pull_always_goes(tmp_path: Path) -> None:
-    with SlsEmulator(shards=4) as sls:
-        sls.fill(20_000)
-        with House(tmp_path / "spool", source_of(sls), in_flight=1) as house:
-            house.start()
-            house.wait_drained(sls)
-            assert house.stop() == 0
-            assert house.groups() == stored(sls)
-
-
 def test_a_lane_in_use_and_a_damaged_index_end_with_their_own_codes(tmp_path: Path) -> None:
     with SlsEmulator(shards=1) as sls:
         sls.fill(500)

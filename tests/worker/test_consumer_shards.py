@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,11 @@ def test_a_read_quota_slows_its_shard_only(tmp_path: Path) -> None:
             ends = {number: shard.end for number, shard in sls.store().shards.items() if number != 1}
             poll(lambda: ends.items() <= sls.checkpoints("siem").items(), "the other two are read to their ends")
             assert pulls(sls, 1) == 0
+            asked = [one.shard for one in sls.service.requests if one.operation == "pull"]
+            refused = [place for place, shard in enumerate(asked) if shard == 1]
+            assert max(after - before for before, after in pairwise([*refused, len(asked)])) > 20, (
+                "while it waits, the others are read back to back"
+            )
             poll(lambda: (house.hold() or {}).get("error", "").find("ShardReadQuotaExceed") >= 0, "the hold says so")
             assert "split the shard" in (house.hold() or {})["hint"]
             before = fault.happened

@@ -172,15 +172,15 @@ def test_the_free_space_is_looked_at_before_each_put(
 
 def test_room_is_bounded_but_one_may_always_enter() -> None:
     room = Room(100)
-    assert room.enter(1000, lambda: True)
-    assert not room.enter(1, lambda: True)
+    assert room.enter(lambda: 1000, lambda: True)
+    assert not room.enter(lambda: 1, lambda: True)
     room.correct(1000, 60)
-    assert room.enter(40, lambda: True)
-    assert not room.enter(1, lambda: True)
+    assert room.enter(lambda: 40, lambda: True)
+    assert not room.enter(lambda: 1, lambda: True)
     entered = threading.Event()
 
     def enter() -> None:
-        if room.enter(50, lambda: False):
+        if room.enter(lambda: 50, lambda: False):
             entered.set()
 
     waiter = threading.Thread(target=enter)
@@ -192,3 +192,10 @@ def test_room_is_bounded_but_one_may_always_enter() -> None:
     room.leave(40)
     room.leave(50)
     assert room.used == 0
+
+
+def test_who_waits_for_room_goes_by_what_is_expected_now() -> None:
+    room, expected = Room(100), iter([1000, 50])
+    assert room.enter(lambda: 50, lambda: True) == 50
+    assert room.enter(lambda: next(expected), lambda: False) == 50
+    assert room.used == 100

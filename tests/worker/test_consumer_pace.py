@@ -1,0 +1,98 @@
+"""How fast a real consumer pulls, and how much at once, by the emulator's own record of what it answered."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from buffer.reader import LaneReader
+from buffer.spool import lane_directory
+from buffer.values import Pull, ShardKey
+from buffer.writer import LaneWriter
+from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_calls import Knobs
+from tests.emulators.sls_service import RequestRecord
+from tests.waiting import poll
+from tests.worker.consuming import House, source_of, stored
+from worker.pace import SLOW, SMALL
+
+
+def lane_of(house: House) -> Path:
+    return lane_directory(house.settings.directory, house.spool.id, 0)
+
+
+def put_an_hour_ago(house: House) -> None:
+    """A batch of a shard long gone, which no sender has come to since."""
+    key = ShardKey("p", "former", "siem", "", 0, 1)
+    writer = LaneWriter.open(lane_of(house), house.settings)
+    writer.put([Pull(key, 1, "former", "lz4", 1, 0, 1, 1, False, False, 1.0, 1.0, b"x")])
+    writer.close()
+    with closing(sqlite3.connect(lane_of(house) / "cache.db", isolation_level=None)) as db:
+        db.execute("UPDATE batch SET time = time - 3600")
+
+
+def drain(house: House) -> None:
+    """A sender's part, done at once."""
+    with closing(LaneReader.open(lane_of(house), house.settings)) as reader:
+        while batches := reader.read(0, 1000, 1 << 30):
+            reader.ack(batches)
+
+
+def gaps(sls: SlsEmulator, shard: int) -> list[float]:
+    """Seconds from one answered pull to the next."""
+    return [after.time - before.time for before, after in pairwise(sls.store().shards[shard].pulls)]
+
+
+def test_with_an_old_backlog_a_shard_of_small_pulls_is_left_to_grow_until_it_is_drained(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        small, large = (sls.store().shards[number] for number in (0, 1))
+        put_an_hour_ago(house)
+        sls.fill(1, shard=0)
+        sls.fill(max_bytes=4 * SMALL, shard=1)
+        house.start()
+        poll(lambda: len(large.pulls) >= 2, "the shard of large pulls is asked again")
+        assert large.pulls[0].raw_bytes >= SMALL
+        assert len(small.pulls) == 1
+        for _ in range(5):
+            sls.fill(1, shard=0)
+        drain(house)
+        poll(lambda: len(small.pulls) >= 2, "the shard of small pulls is asked again")
+        assert small.pulls[1].count == 5, "what came meanwhile came at once"
+        assert gaps(sls, 0)[0] > SLOW - 0.5
+        assert gaps(sls, 1)[0] < gaps(sls, 0)[0] / 2
+        poll(lambda: min(gaps(sls, 0)[1:], default=SLOW) < SLOW / 2, "drained, it is asked as it was")
+        house.wait_drained(sls)
+        assert house.stop() == 0
+
+
+def under_way(sls: SlsEmulator, delay: float) -> list[list[RequestRecord]]:
+    """For each pull that brought something, those that were being answered when it was begun: each of them took `delay`."""
+    pulls = [one for one in list(sls.service.requests) if one.operation == "pull" and one.sent_bytes]
+    return [[other for other in pulls if one.time - delay < other.time <= one.time] for one in pulls]
+
+
+@pytest.mark.parametrize(("limit", "delay"), [(1, 0.05), (1 << 20, 0.2), (64 << 20, 0.2)])
+def test_no_more_bytes_are_in_flight_than_may_be_and_one_pull_always_goes(
+    tmp_path: Path, limit: int, delay: float
+) -> None:
+    """Pulls of 120 KiB; the last limit shows that more come at once where more may."""
+    with SlsEmulator(shards=16, knobs=Knobs(max_pull_bytes=400_000)) as sls:
+        sls.fill(16 * 3_000)
+        sls.faults.add("delay", "pull", seconds=delay)
+        with House(tmp_path / "spool", source_of(sls, codec="lz4"), in_flight=limit) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+        together = under_way(sls, delay)
+        most = max(sum(one.sent_bytes for one in pulls) for pulls in together)
+        if limit == 1:
+            assert {len(pulls) for pulls in together} == {1}
+        elif limit == 1 << 20:
+            assert limit / 4 < most <= limit * 5 / 4, "what comes may be a little more than what was expected"
+        else:
+            assert most > 5 << 18
