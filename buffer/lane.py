@@ -13,8 +13,9 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -171,11 +172,17 @@ def take_lock(path: Path) -> int:
 
 def add(sql: Callable[..., sqlite3.Cursor], name: str, value: int, label: str = "") -> None:
     """Move a counter of the books."""
-    if value:
+    add_all(sql, {(name, label): value})
+
+
+def add_all(sql: Callable[..., sqlite3.Cursor], counts: Mapping[tuple[str, str], int]) -> None:
+    """Move counters, each by name and label, in one statement: a put moves seven."""
+    moved = [(*names, value) for names, value in counts.items() if value]
+    if moved:
         sql(
-            "INSERT INTO counter(name, label, value) VALUES (?, ?, ?)"
+            f"INSERT INTO counter(name, label, value) VALUES {', '.join(['(?, ?, ?)'] * len(moved))}"
             " ON CONFLICT(name, label) DO UPDATE SET value = value + excluded.value",
-            (name, label, value),
+            tuple(chain.from_iterable(moved)),
         )
 
 
@@ -196,7 +203,7 @@ def insert_batch(
     sql: Callable[..., sqlite3.Cursor], cache: diskcache.Cache, sequence: int, now: float, file: str, size: int,
     mode: int, described: Sequence[dict[str, Any]],
 ) -> None:  # fmt: skip
-    """The rows of a batch: diskcache's, ours, and the lowest cursor it holds of each shard. `count_waiting` goes with it."""
+    """The rows of a batch: diskcache's, ours, and the lowest cursor it holds of each shard. `waiting_counts` go with it."""
     cache._row_insert(f"batch-{sequence}", True, now, (None, None, size, mode, file, None))
     sql(
         "INSERT INTO batch(id, file, bytes, groups, time, pulls) VALUES (?, ?, ?, ?, ?, ?)",
@@ -206,11 +213,9 @@ def insert_batch(
         sql("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?)", (*shard, begin, sequence))
 
 
-def count_waiting(sql: Callable[..., sqlite3.Cursor], batches: int, groups: int, size: int) -> None:
-    """What waits is that much more; `size` in allocated bytes."""
-    add(sql, "waiting_batches", batches)
-    add(sql, "waiting_groups", groups)
-    add(sql, "waiting_bytes", size)
+def waiting_counts(batches: int, groups: int, size: int) -> dict[tuple[str, str], int]:
+    """What waits is that much more, for `add_all`; `size` in allocated bytes."""
+    return {("waiting_batches", ""): batches, ("waiting_groups", ""): groups, ("waiting_bytes", ""): size}
 
 
 def lowest_begins(described: Sequence[dict[str, Any]]) -> dict[tuple[str, str, int], int]:
@@ -233,6 +238,4 @@ def remove_batch(sql: Callable[..., sqlite3.Cursor], number: int, described: Seq
             "DELETE FROM held WHERE project = ? AND logstore = ? AND shard = ? AND begin = ? AND batch = ?",
             (*shard, begin, number),
         )
-    add(sql, "waiting_groups", -row[1])
-    add(sql, "waiting_batches", -1)
-    add(sql, "waiting_bytes", -allocated(row[0]))
+    add_all(sql, waiting_counts(-1, -row[1], -allocated(row[0])))

@@ -19,7 +19,16 @@ from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import SPARE
 from buffer.errors import SpoolDamaged
-from buffer.lane import REBUILDING, add, count_waiting, insert_batch, name_file, refuse_half_made, take_lock
+from buffer.lane import (
+    REBUILDING,
+    add,
+    add_all,
+    insert_batch,
+    name_file,
+    refuse_half_made,
+    take_lock,
+    waiting_counts,
+)
 from buffer.lean import structlog
 from buffer.letters import insert_letters
 from buffer.positions import key_of, save_position
@@ -117,8 +126,8 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
                 else:
                     later.append((found.sequence, name))
             groups = sum(groups for groups, _ in waiting)
-            count_waiting(sql, len(waiting), groups, sum(size for _, size in waiting))
-            add(sql, "put", groups)
+            counts = waiting_counts(len(waiting), groups, sum(size for _, size in waiting))
+            add_all(sql, {**counts, ("put", ""): groups})
         batches += len(waiting)
     for start in range(0, len(later), _STEP):
         later.sort()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from buffer.budget import allocated
 from buffer.database import classify
 from buffer.errors import SpoolBroken, SpoolDamaged, SpoolError, SpoolFull
 from buffer.judge import after, is_behind, judge_all
-from buffer.lane import Lane, add, count_waiting, insert_batch
+from buffer.lane import Lane, add, add_all, insert_batch, waiting_counts
 from buffer.lean import structlog
 from buffer.sweep import last_sequence, sweep
 from buffer.values import Answer, Position, Pull, ShardKey
@@ -140,12 +141,12 @@ class LaneWriter(Lane):
     ) -> None:  # fmt: skip
         groups = sum(pull.groups for pull in stored)
         insert_batch(sql, self._cache, sequence, now, file, size, mode, described)
-        count_waiting(sql, 1, groups, allocated(size))
-        add(sql, "put", groups)
+        counts = Counter({**waiting_counts(1, groups, allocated(size)), ("put", ""): groups})
         for pull in stored:
-            add(sql, "fetched_groups", pull.groups, pull.source)
-            add(sql, "fetched_bytes", len(pull.body), pull.source)
-            add(sql, "fetched_raw_bytes", pull.raw_size, pull.source)
+            counts["fetched_groups", pull.source] += pull.groups
+            counts["fetched_bytes", pull.source] += len(pull.body)
+            counts["fetched_raw_bytes", pull.source] += pull.raw_size
+        add_all(sql, counts)
 
     def _failed(self, file: str, is_unknown: bool) -> None:
         """The file goes. Only where a COMMIT failed at a flush is its outcome unknown: then it stays for the sweep.
