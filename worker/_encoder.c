@@ -3,7 +3,8 @@
  *
  *   count(raw)  says how many LogGroups there are, without looking into them;
  *   scan(raw)   validates the whole body and says which kinds of group (topic, source, host name) it holds;
- *   encode(...) writes the events, with what worker/envelope.py made of each kind spliced in.
+ *   encode(...) writes the events, with what worker/envelope.py made of each kind spliced in. Of a route that looks into
+ *               the logs, it asks Python for those events of which _unfold.h cannot say what Python would.
  *
  * Every read is bounded by the message it is in, in both passes: the second one believes nothing of the first.
  * Sixteen bytes are loaded at a time where the body has sixteen left, so a load may pass the end of a value, never
@@ -12,24 +13,13 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "_text.h"
+#include "_unfold.h"
 
-typedef uint8_t u8;
-typedef uint32_t u32;
-typedef uint64_t u64;
-
-/* Room that a writer may spoil behind what it has written. Bytes. */
-#define SLACK 64
 #define NONE UINT32_MAX
 
-enum { OK = 0, MALFORMED = 1, NO_MEMORY = 2 };
-
-typedef struct { const u8 *at; size_t size; } Text;
+enum { OK = 0, MALFORMED = 1, NO_MEMORY = 2, RAISED = 3 };
 
 static u64 seed; /* of the hashes: hostile names must not collide on purpose */
 
@@ -270,145 +260,17 @@ static int scan_list(const u8 *raw, size_t size, Found *found) {
     return OK;
 }
 
-/* ---- writing text ---- */
-
-/* 1: an escape, or the first byte of something longer. */
-static u8 special[256];
-static char escapes[128][8];
-static u8 escape_sizes[128];
-
-static void make_tables(void) {
-    static const char hex[] = "0123456789abcdef", shorts[] = "b\bt\tn\nf\fr\r\"\"\\\\";
-    for (int c = 0; c < 256; c++) special[c] = c < 0x20 || c >= 0x80 || c == '"' || c == '\\';
-    for (int c = 0; c < 0x20; c++) {
-        memcpy(escapes[c], "\\u00", 4);
-        escapes[c][4] = hex[c >> 4];
-        escapes[c][5] = hex[c & 15];
-        escape_sizes[c] = 6;
-    }
-    for (const char *s = shorts; *s; s += 2) {
-        escapes[(u8)s[1]][0] = '\\';
-        escapes[(u8)s[1]][1] = s[0];
-        escape_sizes[(u8)s[1]] = 2;
-    }
-}
-
-#define IS_CONTINUATION(c) (((c) & 0xC0) == 0x80)
-
-/* How many bytes stand at p for one character; negative: that many are invalid, as Python's decoder counts them. */
-static inline int utf8_size(const u8 *p, const u8 *end) {
-    u8 c = p[0];
-    size_t left = (size_t)(end - p);
-    if (c < 0xC2 || c > 0xF4) return -1;
-    if (c < 0xE0) return left > 1 && IS_CONTINUATION(p[1]) ? 2 : -1;
-    u8 low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-    if (left < 2 || p[1] < low || p[1] > high) return -1;
-    if (left < 3 || !IS_CONTINUATION(p[2])) return -2;
-    if (c < 0xF0) return 3;
-    return left > 3 && IS_CONTINUATION(p[3]) ? 4 : -3;
-}
-
-static inline const u8 *put_long(u8 **out, const u8 *p, const u8 *end) {
-    u8 *o = *out;
-    do {
-        int size = utf8_size(p, end);
-        if (size < 0) {
-            memcpy(o, "\xEF\xBF\xBD", 3);
-            o += 3;
-            p -= size;
-            continue;
-        }
-        for (int i = 0; i < size; i++) *o++ = *p++;
-    } while (p < end && *p >= 0x80);
-    *out = o;
-    return p;
-}
-
-/* Sixteen bytes copied; a bit for each that cannot stand as it is. */
-#if defined(__SSE2__)
-static inline u32 copy16(u8 *o, const u8 *p) {
-    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-    _mm_storeu_si128((__m128i *)(void *)o, v);
-    /* signed: below 0x20 are the controls and everything from 0x80 up */
-    __m128i bad = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(0x20)),
-                               _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
-    return (u32)_mm_movemask_epi8(bad);
-}
-#else
-static inline u32 copy16(u8 *o, const u8 *p) {
-    u64 words[2];
-    memcpy(words, p, 16);
-    memcpy(o, words, 16);
-    const u64 ones = 0x0101010101010101ull, highs = ones * 0x80;
-    u64 bad = 0;
-    for (int i = 0; i < 2; i++) {
-        u64 w = words[i], quote = w ^ ones * '"', slash = w ^ ones * '\\';
-        bad |= ((w - ones * 0x20) | (quote - ones) | (slash - ones) | w) & highs;
-    }
-    u32 mask = 0;
-    if (bad) /* which ones, byte by byte: the same on either byte order */
-        for (int i = 0; i < 16; i++) mask |= (u32)special[p[i]] << i;
-    return mask;
-}
-#endif
-
-/* Text as it stands between quotes in JSON: orjson's escapes, invalid UTF-8 as U+FFFD. Needs 6 bytes of room for each
- * and SLACK; reads before `limit` only. */
-static u8 *put_text(u8 *o, const u8 *p, const u8 *end, const u8 *limit) {
-    while (p < end) {
-        if (limit - p >= 16) {
-            u32 mask = copy16(o, p);
-            size_t left = (size_t)(end - p);
-            if (left < 16) mask |= 1u << left;
-            if (!mask) {
-                p += 16;
-                o += 16;
-                continue;
-            }
-            int clean = __builtin_ctz(mask);
-            p += clean;
-            o += clean;
-            if (p == end) return o;
-        } else if (!special[*p]) {
-            *o++ = *p++;
-            continue;
-        }
-        if (*p < 0x80) {
-            memcpy(o, escapes[*p], 8);
-            o += escape_sizes[*p++];
-        } else
-            p = put_long(&o, p, end);
-    }
-    return o;
-}
-
-static u8 *put_number(u8 *o, u64 number) {
-    u8 digits[20];
-    int size = 0;
-    do digits[size++] = (u8)('0' + number % 10);
-    while (number /= 10);
-    while (size) *o++ = digits[--size];
-    return o;
-}
-
-static u8 *put_nanoseconds(u8 *o, u32 number) {
-    *o = '.';
-    for (int i = 9; i; i--, number /= 10) o[i] = (u8)('0' + number % 10);
-    return o + 10;
-}
-
-static inline u8 *put_bytes(u8 *o, Text text) {
-    memcpy(o, text.at, text.size);
-    return o + text.size;
-}
-
 /* ---- names of fields ---- */
 
 /* A field's name as it came; what it becomes; which name that is. */
 typedef struct { u32 raw_at, raw_size, json_at, json_size, name, next; } Entry;
-/* A name as it stands in the event: the log that had it last, and where the values of a duplicate hang. */
-typedef struct { u32 at, size; u64 log; u32 first, last; } Name;
+/* A name as it stands in the event: the log that had it last, where the values of a duplicate hang, and of the group that
+ * unfolds it which of its paths it is. */
+typedef struct { u32 at, size; u64 log; u32 first, last; u64 group; u32 path; } Name;
 typedef struct { Text value; u32 entry, next; } Field;
+/* What a route looks for in its logs: a time, a host, texts to unfold. `rest` follows a host of its own in the event's
+ * envelope; it is empty where the host is the group's. */
+typedef struct { Text time, host, rest; u32 time_name, host_name; Path *paths; size_t path_count; } Look;
 
 typedef struct {
     Index entries_index, names_index;
@@ -419,7 +281,7 @@ typedef struct {
     size_t arena_size, arena_room;
     Field *fields;
     size_t field_count, field_room;
-    u64 log;
+    u64 log, group;
     int tags; /* names get the prefix of tags, and none is reserved */
 } Names;
 
@@ -478,7 +340,17 @@ static int find_name(Names *n, Text name, u32 *found) {
     if (index->count >= n->name_room && grow((void **)&n->names, &n->name_room, sizeof(Name))) return NO_MEMORY;
     *found = index->slots[at] = index->count;
     index->hashes[index->count++] = hash;
-    n->names[*found] = (Name){(u32)(name.at - n->arena), (u32)name.size, 0, NONE, NONE};
+    n->names[*found] = (Name){(u32)(name.at - n->arena), (u32)name.size, 0, NONE, NONE, 0, NONE};
+    return OK;
+}
+
+/* Of a name that does not come out of a log. */
+static int learn_name(Names *n, Text name, u32 *found) {
+    u8 *at = arena_take(n, name.size);
+    if (!at) return NO_MEMORY;
+    memcpy(at, name.at, name.size);
+    if (find_name(n, (Text){at, name.size}, found)) return NO_MEMORY;
+    if (n->names[*found].at == (u32)n->arena_size) n->arena_size += name.size; /* it is a new one */
     return OK;
 }
 
@@ -578,8 +450,25 @@ static inline u8 *put_name(u8 *o, const Names *n, const Entry *entry) {
     return o + entry->json_size;
 }
 
+/* The JSON that a value holds, where its name is one that the group unfolds; NULL where Python is to be asked. */
+static u8 *put_unfolded(u8 *o, Names *n, const Look *look, const Field *field, const u8 *limit) {
+    const Name *name = &n->names[n->entries[field->entry].name];
+    if (name->group != n->group) return put_value(o, field->value, limit);
+    u8 *end = put_repaired(o, field->value.at, field->value.at + field->value.size, limit);
+    switch (unfold_text(o, &end, &look->paths[name->path])) {
+        case YES: *end++ = ','; return end;
+        case NO: return put_value(o, field->value, limit);
+        default: return NULL;
+    }
+}
+
+static inline u8 *put_field(u8 *o, Names *n, const Look *look, const Field *field, const u8 *limit) {
+    o = put_name(o, n, &n->entries[field->entry]);
+    return look ? put_unfolded(o, n, look, field, limit) : put_value(o, field->value, limit);
+}
+
 /* The values of a name that is there twice, as a list where the first one stands. */
-static u8 *put_duplicates(u8 *o, Names *n, const u8 *limit) {
+static u8 *put_duplicates(u8 *o, Names *n, const Look *look, const u8 *limit) {
     Field *fields = n->fields;
     for (size_t i = 0; i < n->field_count; i++) n->names[n->entries[fields[i].entry].name].first = NONE;
     for (u32 i = 0; i < n->field_count; i++) {
@@ -588,14 +477,14 @@ static u8 *put_duplicates(u8 *o, Names *n, const u8 *limit) {
         else fields[name->last].next = i;
         name->last = i;
     }
-    for (u32 i = 0; i < n->field_count; i++) {
+    for (u32 i = 0; i < n->field_count && o; i++) {
         const Entry *entry = &n->entries[fields[i].entry];
         if (n->names[entry->name].first != i) continue;
-        o = put_name(o, n, entry);
         if (fields[i].next == NONE) {
-            o = put_value(o, fields[i].value, limit);
+            o = put_field(o, n, look, &fields[i], limit);
             continue;
         }
+        o = put_name(o, n, entry);
         *o++ = '[';
         for (u32 j = i; j != NONE; j = fields[j].next) o = put_value(o, fields[j].value, limit);
         o[-1] = ']';
@@ -604,20 +493,28 @@ static u8 *put_duplicates(u8 *o, Names *n, const u8 *limit) {
     return o;
 }
 
-/* All fields, each with a comma behind it. */
-static inline u8 *put_fields(u8 *o, Names *n, int twice, const u8 *limit) {
-    if (twice) return put_duplicates(o, n, limit);
-    for (size_t i = 0; i < n->field_count; i++) {
-        o = put_name(o, n, &n->entries[n->fields[i].entry]);
-        o = put_value(o, n->fields[i].value, limit);
-    }
+/* All fields, each with a comma behind it; NULL where Python is to be asked, which is only with a `look`. */
+static inline u8 *put_fields(u8 *o, Names *n, const Look *look, int twice, const u8 *limit) {
+    if (twice) return put_duplicates(o, n, look, limit);
+    for (size_t i = 0; i < n->field_count && o; i++) o = put_field(o, n, look, &n->fields[i], limit);
     return o;
+}
+
+/* The value of a name, where it is there once. */
+static int find_once(const Names *n, u32 name, Text *value) {
+    int times = 0;
+    for (size_t i = 0; i < n->field_count; i++) {
+        if (n->entries[n->fields[i].entry].name != name) continue;
+        *value = n->fields[i].value;
+        times++;
+    }
+    return times == 1;
 }
 
 /* ---- events ---- */
 
-typedef struct { Text mid, constants, opening, end; u32 kind_of_span; int with_id, mode; } Plan;
-enum { PLAIN = 0, DROP = 1, MADE = 2 };
+typedef struct { Text mid, constants, opening, end; u32 kind, kind_of_span; int with_id, mode; Look look; } Plan;
+enum { PLAIN = 0, DROP = 1, LOOK = 2, ASK = 3 };
 typedef struct { u64 first, count; u32 kind; } Span;
 
 typedef struct {
@@ -634,23 +531,35 @@ typedef struct {
     Names names, tags;
     u64 begin;
     int sparse;
-    PyThreadState *thread;
+    PyObject *ask; /* makes an event in Python */
+    PyThreadState *thread; /* NULL while the GIL is held */
 } Run;
+
+/* Whether it was not held before. */
+static int hold_gil(Run *run) {
+    if (!run->thread) return 0;
+    PyEval_RestoreThread(run->thread);
+    run->thread = NULL;
+    return 1;
+}
+
+static void release_gil(Run *run) {
+    run->thread = PyEval_SaveThread();
+}
 
 /* Room for `size` bytes and SLACK. The memory is Python's, so that the result is not copied. */
 static int reserve(Run *run, size_t size) {
     size_t used = (size_t)(run->out - run->out_start);
     if (run->room - used >= size + SLACK) return OK;
     size_t room = run->room + run->room / 2 + size + SLACK;
-    PyEval_RestoreThread(run->thread);
-    int failed = PyByteArray_Resize(run->data, (Py_ssize_t)room);
+    int taken = hold_gil(run), failed = PyByteArray_Resize(run->data, (Py_ssize_t)room);
     if (failed) PyErr_Clear();
     else {
         run->out_start = (u8 *)PyByteArray_AsString(run->data);
         run->out = run->out_start + used;
         run->room = room;
     }
-    run->thread = PyEval_SaveThread();
+    if (taken) release_gil(run);
     return failed ? NO_MEMORY : OK;
 }
 
@@ -682,7 +591,7 @@ static int make_tail(Run *run, Text group, const Plan *plan, u64 place) {
     }
     u8 *o = put_bytes(run->tail, plan->constants);
     *o++ = ',';
-    o = put_fields(o, &run->tags, twice, run->limit) - 1;
+    o = put_fields(o, &run->tags, NULL, twice, run->limit) - 1;
     o = put_bytes(o, plan->opening);
     if (plan->with_id) {
         o = put_number(o, run->sparse ? run->begin : run->begin + place);
@@ -739,18 +648,70 @@ static int add_end(Run *run) {
     return OK;
 }
 
+static PyObject *fields_list(const Names *n) {
+    PyObject *list = PyList_New((Py_ssize_t)n->field_count);
+    for (size_t i = 0; list && i < n->field_count; i++) {
+        const Field *field = &n->fields[i];
+        const Entry *entry = &n->entries[field->entry];
+        PyObject *pair = Py_BuildValue("(y#y#)", n->arena + entry->raw_at, (Py_ssize_t)entry->raw_size, field->value.at,
+                                       (Py_ssize_t)field->value.size);
+        if (!pair || PyList_SetItem(list, (Py_ssize_t)i, pair)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* An event that Python makes. The GIL is kept until the group ends: where one log is odd, others are. */
+static int put_asked(Run *run, const Plan *plan, u64 time, u32 nanoseconds, u64 place) {
+    hold_gil(run);
+    PyObject *fields = fields_list(&run->names);
+    PyObject *made = fields ? PyObject_CallFunction(run->ask, "IOkky#K", plan->kind, fields, (unsigned long)(u32)time,
+                                                    (unsigned long)nanoseconds, run->tail, (Py_ssize_t)run->tail_size,
+                                                    (unsigned long long)place)
+                            : NULL;
+    char *at;
+    Py_ssize_t size;
+    int failed = !made || PyBytes_AsStringAndSize(made, &at, &size) ? RAISED : reserve(run, (size_t)size);
+    if (!failed) {
+        memcpy(run->out, at, (size_t)size);
+        run->out += size;
+        failed = add_end(run);
+    }
+    Py_XDECREF(fields);
+    Py_XDECREF(made);
+    return failed;
+}
+
+/* From the time to the opening of the event, by what the log says; NULL where Python is to be asked. */
+static u8 *put_looked(u8 *o, Run *run, const Plan *plan, u64 time, u32 nanoseconds) {
+    const Look *look = &plan->look;
+    Text value;
+    Verdict verdict = NO;
+    if (look->time.size && find_once(&run->names, look->time_name, &value)) verdict = put_time(&o, value);
+    if (verdict == UNSURE) return NULL;
+    if (verdict == NO) o = put_decimal(o, (u32)time, nanoseconds);
+    if (!look->rest.size || !find_once(&run->names, look->host_name, &value) || !value.size) return put_bytes(o, plan->mid);
+    memcpy(o, "\",\"host\":\"", 10);
+    o = put_text(o + 10, value.at, value.at + value.size, run->limit);
+    *o++ = '"';
+    return put_bytes(o, look->rest);
+}
+
 static int put_event(Run *run, Text log, const Plan *plan, u64 place) {
     u64 time = 0;
     u32 nanoseconds = 0;
-    size_t size = plan->mid.size + run->tail_size + plan->end.size + 64;
+    size_t size = plan->mid.size + plan->look.rest.size + run->tail_size + plan->end.size + 96;
     int twice = 0, failed = read_log(run, log, &time, &nanoseconds, &size, &twice);
-    if (failed || (failed = reserve(run, size))) return failed;
+    if (failed) return failed;
+    if (plan->mode == ASK) return put_asked(run, plan, time, nanoseconds, place);
+    /* a host may be written twice: as such, and as a field */
+    if ((failed = reserve(run, plan->look.rest.size ? size * 2 : size))) return failed;
     u8 *o = run->out;
     memcpy(o, "{\"time\":\"", 9);
-    o = put_number(o + 9, (u32)time);
-    if (nanoseconds && nanoseconds < 1000000000) o = put_nanoseconds(o, nanoseconds);
-    o = put_bytes(o, plan->mid);
-    o = put_fields(o, &run->names, twice, run->limit);
+    o += 9;
+    if (plan->mode == LOOK) o = put_looked(o, run, plan, time, nanoseconds);
+    else o = put_bytes(put_decimal(o, (u32)time, nanoseconds), plan->mid);
+    if (o) o = put_fields(o, &run->names, plan->mode == LOOK ? &plan->look : NULL, twice, run->limit);
+    if (!o) return put_asked(run, plan, time, nanoseconds, place);
     memcpy(o, run->tail, run->tail_size);
     o += run->tail_size;
     if (plan->with_id) o = put_number(o, place);
@@ -758,11 +719,25 @@ static int put_event(Run *run, Text log, const Plan *plan, u64 place) {
     return add_end(run);
 }
 
-static int put_group(Run *run, Text group, const Plan *plan, u64 place) {
+/* The names that a plan looks for, as those of the logs are known. */
+static int begin_look(Names *n, Look *look) {
+    n->group++;
+    if (learn_name(n, look->time, &look->time_name) || learn_name(n, look->host, &look->host_name)) return NO_MEMORY;
+    for (u32 i = 0; i < look->path_count; i++) {
+        u32 name;
+        if (learn_name(n, look->paths[i].name, &name)) return NO_MEMORY;
+        n->names[name].group = n->group;
+        n->names[name].path = i;
+    }
+    return OK;
+}
+
+static int put_group(Run *run, Text group, Plan *plan, u64 place) {
     const u8 *p = group.at, *end = p + group.size;
     Text log;
     u64 tag, row = 0;
     int failed = make_tail(run, group, plan, place);
+    if (!failed && plan->mode == LOOK) failed = begin_look(&run->names, &plan->look);
     while (!failed && p < end) {
         if (!(p = read_tag(p, end, &tag))) return MALFORMED;
         if (tag != 0x0A) {
@@ -776,22 +751,6 @@ static int put_group(Run *run, Text group, const Plan *plan, u64 place) {
     return failed;
 }
 
-/* Events that Python made of a group: bytes, and how long each is. */
-static int put_made(Run *run, Text made, const u8 *sizes, size_t count) {
-    u64 size, sum = 0;
-    int failed = reserve(run, made.size);
-    if (failed) return failed;
-    for (size_t i = 0; i < count; i++) {
-        memcpy(&size, sizes + 8 * i, 8);
-        if (size > made.size - sum) return MALFORMED;
-        memcpy(run->out, made.at + sum, (size_t)size);
-        run->out += size;
-        sum += size;
-        if (add_end(run)) return NO_MEMORY;
-    }
-    return OK;
-}
-
 static int add_span(Run *run, u64 first, u64 count, u32 kind) {
     if (run->span_count && run->spans[run->span_count - 1].kind == kind) {
         run->spans[run->span_count - 1].count += count;
@@ -803,27 +762,18 @@ static int add_span(Run *run, u64 first, u64 count, u32 kind) {
     return OK;
 }
 
-typedef struct { Text data, sizes; } Made;
-
-static int encode_rows(Run *run, const Row *rows, size_t count, const Plan *plans, size_t plan_count, const Made *made,
-                       size_t made_count) {
-    size_t next_made = 0;
+static int encode_rows(Run *run, const Row *rows, size_t count, Plan *plans, size_t plan_count) {
     for (size_t i = 0; i < count; i++) {
         Row row;
         memcpy(&row, rows + i, sizeof row);
         if (row.kind >= plan_count || row.start > (u64)(run->limit - run->raw) ||
             row.size > (u64)(run->limit - run->raw) - row.start)
             return MALFORMED;
-        const Plan *plan = &plans[row.kind];
+        Plan *plan = &plans[row.kind];
         if (!row.logs || plan->mode == DROP) continue;
         size_t first = run->event_count;
-        int failed;
-        if (plan->mode == MADE) {
-            if (next_made >= made_count) return MALFORMED;
-            failed = put_made(run, made[next_made].data, made[next_made].sizes.at, made[next_made].sizes.size / 8);
-            next_made++;
-        } else
-            failed = put_group(run, (Text){run->raw + row.start, (size_t)row.size}, plan, i);
+        int failed = put_group(run, (Text){run->raw + row.start, (size_t)row.size}, plan, i);
+        if (!run->thread) release_gil(run);
         if (failed) return failed;
         run->firsts[run->group_count] = first;
         run->places[run->group_count++] = i;
@@ -835,6 +785,7 @@ static int encode_rows(Run *run, const Row *rows, size_t count, const Plan *plan
 /* ---- to and from Python ---- */
 
 static PyObject *fail(int failed) {
+    if (failed == RAISED) return NULL;
     if (failed == NO_MEMORY) return PyErr_NoMemory();
     PyErr_SetString(PyExc_ValueError, "malformed protobuf");
     return NULL;
@@ -910,41 +861,61 @@ static long get_number(PyObject *tuple, Py_ssize_t place) {
     return item ? PyLong_AsLong(item) : -1;
 }
 
-/* (mid, constants, opening, end, span kind, with_id, mode) */
+static void free_plans(Plan *plans, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; plans && i < count; i++) {
+        for (size_t j = 0; j < plans[i].look.path_count; j++) free(plans[i].look.paths[j].below);
+        free(plans[i].look.paths);
+    }
+    free(plans);
+}
+
+/* (name, [a name below it]) */
+static int get_path(PyObject *row, Path *path) {
+    PyObject *below = PyTuple_GetItem(row, 1);
+    if (!below || get_text(row, 0, &path->name)) return -1;
+    Py_ssize_t count = PyTuple_Size(below);
+    if (count < 0 || !(path->below = calloc((size_t)count + 1, sizeof(Below)))) return -1;
+    path->count = (size_t)count;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (get_text(below, i, &path->below[i].name)) return -1;
+    return 0;
+}
+
+/* (time, host, rest, [path]) */
+static int get_look(PyObject *row, Look *look) {
+    PyObject *paths = PyTuple_GetItem(row, 3);
+    if (!paths || get_text(row, 0, &look->time) || get_text(row, 1, &look->host) || get_text(row, 2, &look->rest)) return -1;
+    Py_ssize_t count = PyTuple_Size(paths);
+    if (count < 0 || !(look->paths = calloc((size_t)count + 1, sizeof(Path)))) return -1;
+    look->path_count = (size_t)count;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (get_path(PyTuple_GetItem(paths, i), &look->paths[i])) return -1;
+    return 0;
+}
+
+/* (mid, constants, opening, end, span kind, with_id, mode, look) */
+static int get_plan(PyObject *row, Plan *plan) {
+    if (!row || get_text(row, 0, &plan->mid) || get_text(row, 1, &plan->constants) || get_text(row, 2, &plan->opening) ||
+        get_text(row, 3, &plan->end))
+        return -1;
+    plan->kind_of_span = (u32)get_number(row, 4);
+    plan->with_id = get_number(row, 5) != 0;
+    plan->mode = (int)get_number(row, 6);
+    if (PyErr_Occurred()) return -1;
+    return plan->mode == LOOK ? get_look(PyTuple_GetItem(row, 7), &plan->look) : 0;
+}
+
 static Plan *get_plans(PyObject *list, Py_ssize_t count) {
     Plan *plans = calloc((size_t)count + 1, sizeof *plans);
     for (Py_ssize_t i = 0; plans && i < count; i++) {
-        PyObject *row = PyList_GetItem(list, i);
-        Plan *plan = &plans[i];
-        if (!row || get_text(row, 0, &plan->mid) || get_text(row, 1, &plan->constants) ||
-            get_text(row, 2, &plan->opening) || get_text(row, 3, &plan->end)) {
-            free(plans);
-            return NULL;
-        }
-        plan->kind_of_span = (u32)get_number(row, 4);
-        plan->with_id = get_number(row, 5) != 0;
-        plan->mode = (int)get_number(row, 6);
-        if (PyErr_Occurred()) {
-            free(plans);
-            return NULL;
+        plans[i].kind = (u32)i;
+        if (get_plan(PyList_GetItem(list, i), &plans[i])) {
+            free_plans(plans, count);
+            plans = NULL;
         }
     }
-    if (!plans) PyErr_NoMemory();
+    if (!plans && !PyErr_Occurred()) PyErr_NoMemory();
     return plans;
-}
-
-/* (events, sizes) of each group that Python made, in order */
-static Made *get_made(PyObject *list, Py_ssize_t count) {
-    Made *made = calloc((size_t)count + 1, sizeof *made);
-    for (Py_ssize_t i = 0; made && i < count; i++) {
-        PyObject *row = PyList_GetItem(list, i);
-        if (!row || get_text(row, 0, &made[i].data) || get_text(row, 1, &made[i].sizes)) {
-            free(made);
-            return NULL;
-        }
-    }
-    if (!made) PyErr_NoMemory();
-    return made;
 }
 
 static PyObject *spans_list(const Run *run) {
@@ -966,7 +937,7 @@ static PyObject *numbers(const u64 *items, size_t count) {
 static size_t guess_size(const Row *rows, size_t count, const Plan *plans, size_t plan_count) {
     size_t size = 4096;
     for (size_t i = 0; i < count; i++) {
-        if (rows[i].kind >= plan_count || plans[rows[i].kind].mode != PLAIN) continue;
+        if (rows[i].kind >= plan_count || plans[rows[i].kind].mode == DROP) continue;
         const Plan *plan = &plans[rows[i].kind];
         size += rows[i].logs * (plan->mid.size + plan->constants.size + plan->opening.size + plan->end.size + 160);
         size += (size_t)rows[i].size + (size_t)rows[i].size / 6;
@@ -983,26 +954,27 @@ static PyObject *answer(Run *run) {
                          numbers(run->firsts, run->group_count), numbers(run->places, run->group_count), spans);
 }
 
-/* encode(raw, rows, plans, made, begin, sparse) -> (data, ends, firsts, places, [(first, count, span kind)]) */
+/* encode(raw, rows, plans, ask, begin, sparse) -> (data, ends, firsts, places, [(first, count, span kind)])
+ *
+ * ask(kind, [(name, value)], seconds, nanoseconds, tail, place) -> one event. */
 static PyObject *encode(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *raw, *rows_bytes, *plan_list, *made_list, *result = NULL;
+    PyObject *raw, *rows_bytes, *plan_list, *result = NULL;
     unsigned long long begin;
     Run run = {0};
     Text body, table;
-    if (!PyArg_ParseTuple(args, "SSOOKp", &raw, &rows_bytes, &plan_list, &made_list, &begin, &run.sparse)) return NULL;
+    if (!PyArg_ParseTuple(args, "SSOOKp", &raw, &rows_bytes, &plan_list, &run.ask, &begin, &run.sparse)) return NULL;
     if (get_text(args, 0, &body) || get_text(args, 1, &table)) return NULL;
-    Py_ssize_t plan_count = PyList_Size(plan_list), made_count = PyList_Size(made_list);
-    if (plan_count < 0 || made_count < 0) return NULL;
+    Py_ssize_t plan_count = PyList_Size(plan_list);
+    if (plan_count < 0) return NULL;
     Plan *plans = get_plans(plan_list, plan_count);
-    Made *made = plans ? get_made(made_list, made_count) : NULL;
     size_t count = table.size / sizeof(Row);
     const Row *rows = (const Row *)(const void *)table.at;
     run.raw = body.at;
     run.limit = body.at + body.size;
     run.begin = begin;
     run.tags.tags = 1;
-    if (!made) goto done;
+    if (!plans) goto done;
     run.firsts = malloc((count + 1) * sizeof(u64));
     run.places = malloc((count + 1) * sizeof(u64));
     run.room = guess_size(rows, count, plans, (size_t)plan_count);
@@ -1011,8 +983,8 @@ static PyObject *encode(PyObject *module, PyObject *args) {
     run.out = run.out_start = (u8 *)PyByteArray_AsString(run.data);
     int failed = !run.firsts || !run.places ? NO_MEMORY : OK;
     run.thread = PyEval_SaveThread();
-    if (!failed) failed = encode_rows(&run, rows, count, plans, (size_t)plan_count, made, (size_t)made_count);
-    PyEval_RestoreThread(run.thread);
+    if (!failed) failed = encode_rows(&run, rows, count, plans, (size_t)plan_count);
+    hold_gil(&run);
     result = failed ? fail(failed) : answer(&run);
 done:
     Py_XDECREF(run.data);
@@ -1023,15 +995,14 @@ done:
     free(run.places);
     free(run.spans);
     free(run.tail);
-    free(plans);
-    free(made);
+    free_plans(plans, plan_count);
     return result;
 }
 
 static PyMethodDef methods[] = {
     {"scan", scan, METH_O, "scan(raw) -> ([(topic, source, hostname, logs)], rows); ValueError when malformed"},
     {"count", count, METH_O, "count(raw) -> LogGroups at the top; -1 when it is no list of them"},
-    {"encode", encode, METH_VARARGS, "encode(raw, rows, plans, made, begin, sparse) -> (data, ends, firsts, places, spans)"},
+    {"encode", encode, METH_VARARGS, "encode(raw, rows, plans, ask, begin, sparse) -> (data, ends, firsts, places, spans)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,7 +16,7 @@ from typing import Any, overload
 from buffer.values import DeadLetter, Pull
 from worker import compiled
 from worker.decode import Undecodable
-from worker.encode_python import encode_group, merged_fields, read_group, shape, split
+from worker.encode_python import Pairs, encode_group, merged, merged_fields, read_group, shape, split
 from worker.envelope import HOSTNAME, Plan, cursor_part, id_head, make_plan, text
 from worker.loggroup import LogGroup
 from worker.routes import Router
@@ -26,7 +26,7 @@ ENCODER = "python" if compiled.module is None else "compiled"
 #: Plans are remembered per topic, source and host name; hostile ones must not fill the memory.
 _MOST_PLANS = 20_000
 #: What the compiled encoder does with a kind of group; its `Row` is start, size, kind and logs.
-_PLAIN, _DROP, _MADE = 0, 1, 2
+_PLAIN, _DROP, _LOOK, _ASK = 0, 1, 2, 3
 _ROW = struct.Struct("=QQII")
 
 
@@ -193,7 +193,10 @@ class Encoder:
         return plan
 
     def _encode_compiled(self, pull: Pull, raw: bytes, head: str) -> Encoded:
-        """Two passes: scan and validate every group, resolve the plan of each kind, then encode all without the GIL."""
+        """Two passes: scan and validate every group, resolve the plan of each kind, then encode all without the GIL.
+
+        It is taken for the logs of which the compiled encoder is not sure, which `ask` makes.
+        """
         try:
             kinds, rows = compiled.module.scan(raw)
         except ValueError as error:
@@ -208,9 +211,14 @@ class Encoder:
             account(encoded, plan, logs)
             span = spans.setdefault(span_kind(plan), len(spans))
             plans.append(plan)
-            table.append((plan.mid, plan.constants, plan.opening, plan.end, span, plan.with_id, mode_of(plan)))
-        made = make_shaped(pull, raw, rows, plans)
-        found = compiled.module.encode(raw, rows, table, made, pull.begin, pull.sparse)
+            table.append(
+                (plan.mid, plan.constants, plan.opening, plan.end, span, plan.with_id, mode_of(plan), plan.look)
+            )
+
+        def ask(kind: int, pairs: Pairs, seconds: int, nanoseconds: int, tail: bytes, place: int) -> bytes:
+            return shape(merged(pairs), seconds, nanoseconds, plans[kind], tail, place)
+
+        found = compiled.module.encode(raw, rows, table, ask, pull.begin, pull.sparse)
         encoded.data = found[0]
         encoded.ends, encoded.firsts, encoded.places = (array("Q", numbers) for numbers in found[1:4])
         encoded.cursors = Cursors(pull.begin, encoded.places, pull.sparse)
@@ -266,23 +274,9 @@ def mode_of(plan: Plan) -> int:
     """For the compiled encoder."""
     if plan.resolved.settings.drop:
         return _DROP
-    return _PLAIN if plan.resolved.is_plain else _MADE
-
-
-def make_shaped(pull: Pull, raw: bytes, rows: bytes, plans: list[Plan]) -> list[tuple[bytes, bytes]]:
-    """The groups whose routes look into the logs, made here: (events, sizes) of each."""
-    made: list[tuple[bytes, bytes]] = []
-    if all(mode_of(plan) != _MADE for plan in plans):
-        return made
-    for place, (start, size, kind, logs) in enumerate(_ROW.iter_unpack(rows)):
-        plan = plans[kind]
-        if logs and mode_of(plan) == _MADE:
-            out: list[bytes] = []
-            encode_group(
-                LogGroup.FromString(raw[start : start + size]), plan, cursor_part(pull.begin, place, pull.sparse), out
-            )
-            made.append((b"".join(out), array("Q", map(len, out)).tobytes()))
-    return made
+    if plan.resolved.is_plain:
+        return _PLAIN
+    return _LOOK if plan.look else _ASK
 
 
 def check_count(pull: Pull, found: int) -> None:

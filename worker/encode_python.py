@@ -6,6 +6,7 @@ join of the values with what stands between them, which is made once for logs wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ BETWEEN: dict[bytes, bytes] = {}
 _WHOLE, _FINE = HEAD + b"%d", HEAD + b"%d.%09d"
 #: A byte between values that no escape has in it and that hardly any value has: DEL.
 _SEPARATOR = b"\x7f"
+Pairs = Iterable[tuple[str | bytes, str | bytes]]
 #: Places in a group, ready made.
 _PLACES = [b"%d" % place for place in range(1000)]
 
@@ -166,9 +168,14 @@ def plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 def merged_fields(contents: Any) -> dict[str, Any]:
     """With both values of a duplicate key, and every byte string as text."""
+    return merged((content.Key, content.Value) for content in contents)
+
+
+def merged(pairs: Pairs) -> dict[str, Any]:
+    """The same, of names and values."""
     fields: dict[str, Any] = {}
-    for content in contents:
-        add_field(fields, own_name(text(content.Key)), text(content.Value))
+    for key, value in pairs:
+        add_field(fields, own_name(text(key)), text(value))
     return fields
 
 

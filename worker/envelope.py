@@ -11,15 +11,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from worker.routes import Resolved
+from worker.unfold import Paths, simple_paths
 
 HEAD = b'{"time":"'
 TOPIC, TAG, ID = "__topic__", "__tag__:", "sls_id"
 HOSTNAME = "__hostname__"
+
+
+class Look(NamedTuple):
+    """What a route takes out of its logs, for the compiled encoder."""
+
+    time: bytes
+    """The field that holds the time; empty: none."""
+    host: bytes
+    rest: bytes
+    """What follows a host out of the log, up to the opening of the event; empty: the host is the group's."""
+    paths: Paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,8 @@ class Plan:
     end: bytes
     with_id: bool
     host: str
+    look: Look | None = None
+    """What the compiled encoder looks for in the logs; None where it looks for nothing, or leaves that to Python."""
 
     def tail(self, tags: Iterable[tuple[str, str]]) -> bytes:
         """What follows a log's own fields, up to the cursor."""
@@ -106,7 +120,23 @@ def make_plan(
     host = choose_host(resolved, source, hostname, project)
     constants = orjson.dumps({TOPIC: topic})[1:-1]
     opening, end = make_end(dict(resolved.settings.fields), head, id_field)
-    return Plan(resolved, make_mid(resolved, host), constants, opening, end, id_field != "none", host)
+    look = None if resolved.is_plain else make_look(resolved)
+    return Plan(resolved, make_mid(resolved, host), constants, opening, end, id_field != "none", host, look)
+
+
+def make_look(resolved: Resolved) -> Look | None:
+    """None where a path goes deeper than the compiled encoder does."""
+    route = resolved.settings
+    paths = simple_paths(route.json_fields)
+    if paths is None:
+        return None
+    kind, _, host = route.host.partition(":")
+    rest = make_mid(resolved, "h").removeprefix(b'","host":"h"') if kind == "field" else b""
+    return Look(_name(route.time_field), _name(host), rest, paths)
+
+
+def _name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def make_mid(resolved: Resolved, host: str) -> bytes:

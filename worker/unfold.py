@@ -14,7 +14,11 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
 _SCALES = {10: 9, 13: 6, 16: 3, 19: 0}
 #: What nests deeper stays text. Levels.
 _DEEPEST = 60
+#: A name that stands in JSON as it is, and in which nothing is JSON's own.
+_NAME = re.compile(r'[^\x00-\x20"\\,:{}\[\]\ud800-\udfff]+')
 _Steps = tuple[str, ...]
+#: Fields, each with names in it.
+Paths = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 
 def unfold(event: dict[str, Any], paths: tuple[str, ...]) -> None:
@@ -37,6 +41,21 @@ def _plan(paths: tuple[str, ...]) -> list[tuple[str, list[_Steps]]]:
         (path, [tuple(one[len(path) + 1 :].split(".")) for one in ordered if one.startswith(f"{path}.")])
         for path in ordered
     ]
+
+
+def simple_paths(paths: tuple[str, ...]) -> Paths | None:
+    """Each field with the names just below it, for the compiled encoder; None where a path goes deeper, or has odd names.
+
+    Odd is what has a meaning in JSON: there a name could be found where none is.
+    """
+    plan = dict(_plan(paths))
+    below = [steps for found in plan.values() for steps in found]
+    if not all(len(steps) == 1 and _NAME.fullmatch(steps[0]) for steps in below):
+        return None
+    return tuple(
+        (path.encode("utf-8", "surrogatepass"), tuple(name.encode() for (name,) in dict.fromkeys(found)))
+        for path, found in plan.items()
+    )
 
 
 def unfold_text(text: str, below: list[_Steps]) -> str | None:

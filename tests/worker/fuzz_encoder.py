@@ -13,8 +13,18 @@ from typing import Any
 from tests.emulators import generator_wire as wire
 from tests.emulators.generator import Generator
 from tests.emulators.generator_nasty import nasty_groups
+from tests.worker.json_texts import texts
+from tests.worker.times import times
 
-PLAN = (b'","host":"h","event":{', b'"__topic__":"t"', b',"sls_id":"x-', b'"}}', 0, True, 0)
+PLAN = (b'","host":"h","event":{', b'"__topic__":"t"', b',"sls_id":"x-', b'"}}', 0, True)
+#: A plain route; one that looks into the logs, in fields that are there; one whose events Python makes.
+LOOK = (
+    b"t",
+    b"h",
+    b',"event":{',
+    ((b"k", (b"in", b"other")), (b"event", (b"requestParameterJson",)), (b"user", ()), (b"", ())),
+)
+PLANS = [(*PLAN, 0, None), (*PLAN, 2, LOOK), (*PLAN, 3, None)]
 
 
 def load(path: str) -> Any:
@@ -33,11 +43,20 @@ def run(encoder: Any, raw: bytes, rows: bytes | None = None) -> bool:
         kinds, own = encoder.scan(raw)
     except ValueError:
         kinds, own = [()] * 8, rows or b""
-    try:
-        encoder.encode(raw, own, [PLAN] * len(kinds), [], 1 << 61, len(raw) % 2)
-    except ValueError:
-        return False
-    return True
+    taken = True
+    for plan in PLANS:
+        try:
+            encoder.encode(raw, own, [plan] * len(kinds), ask, 1 << 61, len(raw) % 2)
+        except ValueError:
+            taken = False
+    return taken
+
+
+def ask(
+    _kind: int, pairs: list[tuple[bytes, bytes]], _seconds: int, _nanoseconds: int, tail: bytes, _place: int
+) -> bytes:
+    """All that is handed out is touched."""
+    return b"".join(name + value for name, value in pairs) + tail
 
 
 def mutate(random: Random, raw: bytes) -> bytes:
@@ -48,10 +67,18 @@ def mutate(random: Random, raw: bytes) -> bytes:
     return bytes(body)
 
 
+def looked(random: Random, seed: int) -> bytes:
+    """Its last value is the last thing in the body."""
+    fields = zip(texts(seed, 6), times(random, 6), strict=True)
+    logs = [wire.log(1, [(b"h", time), (b"t", time), (b"k", text), (b"user", text)]) for text, time in fields]
+    return wire.group([wire.log(1, [(b"k", b"{}")]), *logs])
+
+
 def main(path: str, rounds: int) -> None:
     encoder, random = load(path), Random(rounds)
     seeds = [wire.group_list([group] * 2) for group in nasty_groups(1_767_225_601).values() if len(group) < 5000]
     seeds += [wire.group_list(Generator(n, logs_per_group=4, nasty=0.5).data(20)) for n in range(8)]
+    seeds += [wire.group_list([looked(random, n)]) for n in range(40)]
     taken = 0
     for raw in seeds:
         assert run(encoder, raw)

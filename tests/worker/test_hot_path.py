@@ -32,7 +32,7 @@ from worker.hec import HecClient, gzip
 from worker.intake import Intake
 from worker.pack import Piece, Request, cut
 from worker.routes import Router
-from worker.settings import HecSettings, SourceSettings
+from worker.settings import HecSettings, RouteSettings, SourceSettings
 from worker.settle import BatchWork
 from worker.sls import SlsClient
 from worker.sls_answer import RawPull
@@ -103,6 +103,30 @@ def test_the_compiled_encoder_makes_no_call_for_an_event() -> None:
     encoder = Encoder(Router((), HEC), compiled=True)
     made = calls(lambda: encoder.encode(pull(), RAW))
     assert made < 6 * len(GROUPS), "a few for each kind of group, none for each log"
+
+
+@pytest.mark.skipif(ENCODER != "compiled", reason="no compiled encoder here")
+def test_the_compiled_encoder_unfolds_json_and_reads_times_and_hosts_without_a_call_for_a_log() -> None:
+    routes = (
+        RouteSettings(
+            topic="actiontrail*",
+            json_fields=("event", "event.requestParameterJson"),
+            time_field="time",
+            host="field:owner_id",
+        ),
+        RouteSettings(
+            topic="k8s*", json_fields=("user", "objectRef", "requestObject", "responseStatus", "annotations")
+        ),
+        RouteSettings(time_field="start_time", host="field:client_ip"),
+    )
+    encoder = Encoder(Router(routes, HEC), compiled=True)
+    made = calls(lambda: encoder.encode(pull(), RAW))
+    assert made < 6 * len(GROUPS), "as many as without such routes"
+    unfolded = [
+        event["event"]["event"] for event in events(encoder.encode(pull(), RAW)) if "requestParameterJson" in str(event)
+    ]
+    assert unfolded
+    assert all(isinstance(event["requestParameterJson"], dict) for event in unfolded)
 
 
 def test_the_encoder_in_python_makes_no_call_for_a_field() -> None:
