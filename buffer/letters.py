@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from buffer import body, states
+from buffer.aside import write_note
 from buffer.budget import allocated, letters_level
 from buffer.database import classify, sync_directory
 from buffer.errors import SpoolDamaged
@@ -81,13 +82,14 @@ class Letters(Lane):
 
     def _set_letters_aside(self, file: str, why: str) -> None:
         source, target = self.directory / file, self.directory / "damaged" / Path(file).name
+        ids = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE file = ?", file)]
         try:
+            write_note(self.directory, target.name, why, letters=[{"sls_id": one} for one in ids])
             if source.exists() and not target.exists():
                 os.link(source, target)
                 sync_directory(target.parent)
         except OSError as error:
             raise classify(error, "damaged dead letters") from error
-        ids = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE file = ?", file)]
         with self.transaction("damaged dead letters") as sql:
             sql("DELETE FROM dead WHERE file = ?", (file,))
             add(sql, "letters_file_bytes", -forget_file(sql, f"dead-{file}"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from buffer import body
-from buffer.checks import write_durably
+from buffer.aside import write_note
 from buffer.database import classify, sync_directory
 from buffer.disk import write_all
 from buffer.errors import SpoolDamaged
@@ -64,11 +64,10 @@ class LaneReader(Letters):
     def _set_file_aside(self, number: int, file: str, groups: int, pulls: str, why: str) -> None:
         """Keep it in damaged/ with what the index knows of it; count it, say it."""
         known = orjson.loads(pulls)
-        note = orjson.dumps({"batch": number, "file": file, "why": why, "time": time.time(), "pulls": known})
         name = Path(file).name
         folder = self.directory / "damaged"
         try:
-            write_durably(folder / f"{name}.json", note.decode())
+            write_note(self.directory, name, why, batch=number, pulls=known)
             if (self.directory / file).exists():
                 os.link(self.directory / file, folder / name)
             sync_directory(folder)
@@ -133,7 +132,7 @@ class LaneReader(Letters):
                     os.fsync(file)
                 finally:
                     os.close(file)
-                sync_directory(path.parent)
+                write_note(self.directory, path.name, why, batch=batch.id, pulls=[described])
             except OSError as error:
                 raise classify(error, "a body set aside") from error
 

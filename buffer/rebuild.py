@@ -15,6 +15,7 @@ from pathlib import Path
 import diskcache
 
 from buffer import body, outside, states
+from buffer.aside import note_file
 from buffer.budget import allocated
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import SPARE
@@ -113,7 +114,7 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
             for name, found in _sound(lane, names[start : start + _STEP], sql, beat):
                 if found.kind == body.BATCH and found.sequence in sequences:
                     why = f"another file says too that it is batch {found.sequence}"
-                    _set_aside(lane, lane / "v" / name, why, found.meta, sql)
+                    _set_aside(lane, lane / "v" / name, why, sql)
                 elif found.kind == body.BATCH:
                     sequences.add(found.sequence)
                     insert_batch(
@@ -192,10 +193,11 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         try:
             yield name, body.unpack(data)
         except SpoolDamaged as error:
-            _set_aside(lane, path, str(error), body.described(data), sql)
+            _set_aside(lane, path, str(error), sql)
 
 
-def _set_aside(lane: Path, path: Path, why: str, described: list[dict[str, object]], sql: states.Sql) -> None:
+def _set_aside(lane: Path, path: Path, why: str, sql: states.Sql) -> None:
+    described = note_file(lane, path, why)
     path.rename(lane / "damaged" / path.name)
     sync_directory(lane / "damaged")
     add(sql, "damaged", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import orjson
 import pytest
 
 from buffer import body, outside, states
@@ -13,6 +14,7 @@ from buffer.operate import dead_purge, dead_replay
 from buffer.reader import LaneReader
 from buffer.rebuild import rebuild
 from buffer.spool import Spool
+from buffer.values import ShardKey
 from buffer.writer import LaneWriter
 from tests.buffer.power.workload import letter
 from tests.buffer.test_lane import files, lane, pull, spool
@@ -160,3 +162,40 @@ def test_a_damaged_body_met_while_rebuilding_is_counted_and_reported_with_its_cu
     said = capsys.readouterr()
     assert '"begin": 13' in said.out + said.err or "'begin': 13" in said.out + said.err
     assert (body.head_of(lane / "damaged" / path.name) or (0,))[0] == body.BATCH
+    note = orjson.loads((lane / "damaged" / f"{path.name}.json").read_bytes())
+    assert (note["batch"], note["file"], note["why"]) == (2, f"v/{path.name}", "body does not match its CRC")
+    (held,) = note["pulls"]
+    assert (held["source"], ShardKey(*held["key"]), held["begin"], held["next"]) == ("s", pull(13).key, 13, 16)
+
+
+@pytest.mark.parametrize("is_rebuilt", [True, False])
+def test_a_note_tells_which_dead_letters_were_in_a_damaged_file(
+    spool: Spool, lane: Path, reader: LaneReader, *, is_rebuilt: bool
+) -> None:
+    (path,) = (lane / "v").iterdir()
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    if is_rebuilt:
+        reader.close()
+        lose_index(lane)
+        spool.recover()
+    else:
+        assert not reader.due(10, 1 << 20)
+        dead_replay(spool.settings, None)
+        assert not reader.due(10, 1 << 20)
+    note = orjson.loads((lane / "damaged" / f"{path.name}.json").read_bytes())
+    assert len({one["sls_id"] for one in note["letters"]}) == 5
+    assert note["batch"] is None
+    assert not note["pulls"]
+    assert spool.stats().lanes[0].damaged == 1
+
+
+def test_what_has_no_header_any_more_is_set_aside_with_a_note_that_says_so(
+    spool: Spool, lane: Path, reader: LaneReader
+) -> None:
+    reader.close()
+    (lane / "v" / f"{9:032x}.val").write_bytes(b"nothing of ours")
+    lose_index(lane)
+    spool.recover()
+    note = orjson.loads((lane / "damaged" / f"{9:032x}.val.json").read_bytes())
+    assert (note["batch"], note["pulls"], note["letters"]) == (None, [], [])
+    assert "torn" in note["why"]
