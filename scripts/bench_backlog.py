@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import Pull, ShardKey
 from buffer.writer import LaneWriter
-from scripts.bench_tools import MB, Figure, Given, median, table, timed
+from scripts.bench_tools import MB, Figure, Given, median, table, timed, warm
 
 KEY = ShardKey("p", "l", "g", "", 0, 1)
 SIZE = 1 << 20
@@ -57,21 +58,29 @@ class Lane:
         self.number += 1
         self.writer.put([pull(self.number, data)])
 
-    def rates(self, data: bytes) -> tuple[float, float]:
-        """Seconds of a put, and of reading and acking the oldest batch, in the median."""
-        puts = [timed(partial(self.put, data)) for _ in range(TIMED)]
-        reads = [timed(self.settle_oldest) for _ in range(TIMED)]
-        return median(puts), median(reads)
-
     def settle_oldest(self) -> None:
         self.reader.ack(self.reader.read(0, 1, 1))
 
 
+def in_turn(empty: Callable[[], None], full: Callable[[], None], times: int) -> float:
+    """How fast the second is, of the first; medians. In turn, because the machine is not the same a minute later."""
+    took = [(timed(empty), timed(full)) for _ in range(times)]
+    return median([one for one, _ in took]) / median([other for _, other in took])
+
+
+def compare(lane: Lane, fresh: Lane, given: Given, data: bytes, old: bytes) -> tuple[float, float]:
+    """Put, and read + ack of the oldest, in the full lane against one with nothing else in it, whose oldest are `old`."""
+    for _ in range(TIMED):
+        fresh.put(old)
+    warm(3 * TIMED * len(data), given.work)
+    put = in_turn(partial(fresh.put, data), partial(lane.put, data), TIMED)
+    return put, in_turn(fresh.settle_oldest, lane.settle_oldest, TIMED)
+
+
 def big(given: Given) -> list[Figure]:
     """10 GB of 8 MiB batches."""
-    lane, data, chunk = Lane(given.work / "big"), os.urandom(SIZE), os.urandom(8 << 20)
+    lane, fresh, chunk = Lane(given.work / "big"), Lane(given.work / "fresh"), os.urandom(8 << 20)
     lane.open()
-    empty = lane.rates(data)
     began = time.perf_counter()
     count = given.gigabytes * 1000 * MB // len(chunk)
     for _ in range(int(count)):
@@ -81,17 +90,10 @@ def big(given: Given) -> list[Figure]:
     opened = timed(lane.open)
     listed = timed(lambda: sum(1 for _ in outside.batches(lane.directory)))
     counted = timed(lambda: outside.lane_stats(lane.lane))
-    full = [timed(partial(lane.put, data)) for _ in range(TIMED)]
-    # The oldest are large: reading is compared by bytes.
-    reads = [timed(lane.settle_oldest) for _ in range(50)]
-    lane.close()
-    fresh = Lane(given.work / "fresh")
     fresh.open()
-    for _ in range(50):
-        fresh.put(chunk)
-    alone = [timed(fresh.settle_oldest) for _ in range(50)]
-    fresh.close()
-    put, read = empty[0] / median(full), median(alone) / median(reads)
+    put, read = compare(lane, fresh, given, os.urandom(SIZE), chunk)
+    for one in (lane, fresh):
+        one.close()
     table(
         f"A backlog of {given.gigabytes} GB against none",
         ("filled MB/s", "open s", "list s", "stats ms", "put, of empty", "read + ack, of empty"),
@@ -104,9 +106,8 @@ def big(given: Given) -> list[Figure]:
 
 def many(given: Given) -> list[Figure]:
     """A million batches of 200 bytes."""
-    lane, data = Lane(given.work / "many"), os.urandom(200)
+    lane, fresh, data = Lane(given.work / "many"), Lane(given.work / "none"), os.urandom(200)
     lane.open()
-    empty = lane.rates(data)
     lane.close()
     written = timed(partial(write_bodies, lane, given.batches, data))
     for path in lane.lane.glob("cache.db*"):
@@ -120,11 +121,12 @@ def many(given: Given) -> list[Figure]:
     listed = timed(lambda: sum(1 for _ in outside.batches(lane.directory)))
     counted = timed(lambda: outside.lane_stats(lane.lane))
     lane.writer.start_epoch(KEY, 2, None)
-    full = lane.rates(data)
+    fresh.open()
+    put, read = compare(lane, fresh, given, data, data)
     drained = timed(partial(drain, lane))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lane.close()
-    put, read = empty[0] / full[0], empty[1] / full[1]
+    for one in (lane, fresh):
+        one.close()
     table(
         f"{given.batches} batches of 200 bytes against none",
         ("files written s", "rebuild s", "check and sweep s", "open s", "list s", "stats ms", "put, of empty",

@@ -18,7 +18,7 @@ from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
 from buffer.values import Pull, ShardKey
 from buffer.writer import LaneWriter
-from scripts.bench_tools import MB, Figure, Given, median, table, timed
+from scripts.bench_tools import MB, Figure, Given, median, table, timed, warm
 
 HEAD = ("journal", "a put", "put MB/s", "p50 ms", "p99 ms", "append + fdatasync MB/s", "ratio", "read + ack MB/s")
 ASIDE = (
@@ -90,17 +90,6 @@ def side_by_side(mode: str, count: int, size: int, waiting: int, work: Path) -> 
             os.close(file)
     moved = steps * waiting * count * size / MB
     return moved / put, median(took), sorted(took)[int(len(took) * 0.99) - 1], moved / append
-
-
-def warm(size: int, work: Path) -> None:
-    """Write as much to files that are then removed. A virtual machine may have given its free memory back to its host, and then
-    the first use of a page costs ten times what writing it costs: chance would say on whom of the two it falls.
-    """
-    scratch, chunk = [work / f"scratch-{number}" for number in range(size >> 20)], bytes(1 << 20)
-    for path in scratch:
-        path.write_bytes(chunk)
-    for path in scratch:
-        path.unlink()
 
 
 @contextmanager
