@@ -65,6 +65,7 @@ class LaneWriter(Lane):
             self._insert(sql, loaded.sequence, loaded.time, file, size, mode, fresh, described)
             for key, position in changed.items():
                 positions.save_position(sql, key, position)
+            add(sql, "taken_in", sum(pull.groups for pull in fresh))
         self._positions.update(changed)
         if file != f"v/{name}":
             self.disk.remove(f"v/{name}")

@@ -439,6 +439,7 @@ def test_two_puts_that_the_index_does_not_know_are_there_once(
     assert found == [(0, 10, 3), (0, 13, 3), (2, 5, 3), (1, 70, 3), (2, 5, 9)], "what had grown is not lost"
     assert [writer.position(key) for key in (KEY, other, third)] == [Position(1, n, None) for n in (16, 73, 14)]
     assert (files(lane), spool.stats().books["put"]) == (3, sum(groups for _, _, groups in found))
+    assert sum(one.counters["taken_in", ""] for one in spool.lanes()) == sum(groups for _, _, groups in found[1:])
     reader.close()
     writer.close()
 

@@ -199,18 +199,18 @@ def judge(chaos: Chaos, starts: dict[int, int], faults: dict[str, list[Fault]], 
     """The books, and what is said of them."""
     spooled = [one for host, house in chaos.houses.items() for one in spooled_by(host, house)]
     found = reckon(stored_since(chaos.sls, starts), chaos.trimmed, spooled)
-    counted = sum(
-        lane.counters.get(("lost_to_retention_groups", "audit"), 0)
-        for house in chaos.houses.values()
-        for lane in house.spool.lanes()
-    )
+    counters = [lane.counters for house in chaos.houses.values() for lane in house.spool.lanes()]
+    counted = sum(one.get(("lost_to_retention_groups", "audit"), 0) for one in counters)
+    # Put, killed before the COMMIT, and taken in on the way back: meanwhile another may have had the shard from there.
+    late = sum(one.get(("taken_in", ""), 0) for one in counters)
     assert not found.lost, f"{name}: lost {sorted(found.lost)[:20]} of {len(found.lost)}"
     assert not found.invented, f"{name}: not what SLS had: {sorted(found.invented)[:20]}"
-    assert counted == len(found.taken), (
-        f"{name}: {counted} counted as lost to retention, {len(found.taken)} are missing"
+    assert len(found.taken) <= counted <= len(found.taken) + late, (
+        f"{name}: {counted} counted as lost to retention, {len(found.taken)} are missing, {late} taken in"
     )
     assert found.taken, f"{name}: retention took nothing"
-    assert not found.unexplained(chaos.stood_still), f"{name}: {list(found.in_one_spool().items())[:20]}"
+    repeated = {place[:2] for place in found.unexplained(chaos.stood_still)}
+    assert len(repeated) <= late, f"{name}: {late} taken in, {list(found.in_one_spool().items())[:20]}"
     assert not rewound(chaos.sls.store().checkpoints), f"{name}: checkpoints went back"
     assert not chaos.ends, f"{name}: ended unasked: {chaos.ends}"
     quiet = [kind for kind, some in faults.items() if not sum(fault.happened for fault in some)]
