@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import shutil
 import sqlite3
 import time
@@ -24,7 +25,7 @@ from buffer import outside
 from buffer.checks import check_format, check_index, write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import has_bodies
-from buffer.errors import SpoolDamaged, SpoolFull, SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.lane import ADOPTED, add, nothing, refuse_half_made, take_lock
 from buffer.rebuild import rebuild
 from buffer.settings import SpoolSettings
@@ -66,7 +67,7 @@ def plan(settings: SpoolSettings, source: Path) -> list[Adoption]:
         with _held(source):
             return [_plan_lane(settings, identity, lane) for lane in outside.lane_directories(source, adopted=True)]
     except (sqlite3.Error, OSError) as error:
-        raise classify(error, f"looking at {source}") from error
+        raise _explain(error, source, f"looking at {source}") from error
 
 
 def adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None] | None = None) -> list[Adoption]:
@@ -74,7 +75,7 @@ def adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None] | N
     try:
         return _adopt(settings, source, beat or _ignore)
     except (sqlite3.Error, OSError) as error:
-        raise classify(error, f"adopting {source}") from error
+        raise _explain(error, source, f"adopting {source}") from error
 
 
 def _adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None]) -> list[Adoption]:
@@ -94,6 +95,17 @@ def _adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None]) -
     finally:
         os.close(mine)
     return done
+
+
+def _explain(error: Exception, source: Path, what: str) -> SpoolError:
+    """Another host's files may belong to a number that is nobody's here."""
+    if isinstance(error, PermissionError) and str(error.filename or source).startswith(str(source)):
+        try:
+            we = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            we = str(os.geteuid())
+        return SpoolUnusable(f"{what}: {error.strerror}", f"it must belong to {we}: chown -R {we}: {source}")
+    return classify(error, what)
 
 
 def _ignore(count: int) -> None:

@@ -83,7 +83,7 @@ class Machine:
     def __enter__(self) -> Self:
         self._work = Path(tempfile.mkdtemp(prefix="sls-siem-machine-"))
         self.root = self._work / "root"
-        self._cgroups = [one / f"sls-siem-test-{os.getpid()}" for one in _hierarchies()]
+        self._cgroups = [one / self._work.name for one in _hierarchies()]
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._mount()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,20 @@ def kernel(machine: Machine, pid: str) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
+def configure(machine: Machine, house: House) -> None:
+    """The settings and secrets of an operator's."""
+    for name, secret in (("hec_token", house.hec.ready["token"]), ("sls_key", "sk")):
+        file = machine.path(f"/etc/sls-siem/credentials/{name}")
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_text(secret)
+        file.chmod(0o600)
+    machine.path("/etc/sls-siem/config.toml").write_text(SETTINGS.format(sls=house.sls.port, hec=house.hec.port))
+    override = machine.path(f"/etc/systemd/system/{UNIT}.d/override.conf")
+    override.parent.mkdir()
+    override.write_text(OVERRIDE)
+    machine.do("systemctl", "daemon-reload")
+
+
 def test_install_makes_all_that_a_service_needs_on_a_fresh_machine(machine: Machine) -> None:
     assert machine.run("id", "sls-siem").returncode
     wheels = machine.path("/srv/wheelhouse")
@@ -134,16 +149,7 @@ def test_install_makes_all_that_a_service_needs_on_a_fresh_machine(machine: Mach
 
 
 def test_it_starts_when_every_slot_has_run_and_says_what_it_does(machine: Machine, house: House) -> None:
-    for name, secret in (("hec_token", house.hec.ready["token"]), ("sls_key", "sk")):
-        file = machine.path(f"/etc/sls-siem/credentials/{name}")
-        file.parent.mkdir(mode=0o700, exist_ok=True)
-        file.write_text(secret)
-        file.chmod(0o600)
-    machine.path("/etc/sls-siem/config.toml").write_text(SETTINGS.format(sls=house.sls.port, hec=house.hec.port))
-    override = machine.path(f"/etc/systemd/system/{UNIT}.d/override.conf")
-    override.parent.mkdir()
-    override.write_text(OVERRIDE)
-    machine.do("systemctl", "daemon-reload")
+    configure(machine, house)
     machine.do("systemctl", "enable", "--now", "sls-siem")
     assert shown(machine, "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
     house.wait_delivered()
@@ -236,6 +242,63 @@ def test_bad_settings_end_it_for_good_and_a_stop_is_clean(machine: Machine, hous
     machine.do("systemctl", "start", "sls-siem")
     house.sls.post("append", logs=500)
     house.wait_delivered()
+
+
+def follow_the_guide(here: Machine, there: Machine, say: Callable[[str], None]) -> None:
+    """Every command of docs/operations.md on moving, where it says; what would go over ssh is carried in a file."""
+    text = (ROOT / "docs/operations.md").read_text().partition("\nMoving to another host:")[2]
+    place = here
+    for line in text.partition("```sh\n")[2].partition("```")[0].splitlines():
+        say(line)
+        if line in {"# here", "# there"}:
+            place = here if line == "# here" else there
+        elif " | ssh NEW " in line:
+            sends, takes = line.split(" | ssh NEW ")
+            place.do("sh", "-c", f"{sends} > /srv/moving")
+            shutil.copyfile(here.path("/srv/moving"), there.path("/srv/moving"))
+            there.do("sh", "-c", f"{takes.partition('#')[0]} < /srv/moving; rm /srv/moving")
+        else:
+            place.do("sh", "-c", line)
+
+
+def test_moving_to_another_host_and_back_by_the_guides_own_commands_sends_everything_once(
+    machine: Machine, house: House
+) -> None:
+    with Machine() as other:
+        shutil.copytree(machine.path("/srv/wheelhouse"), other.path("/srv/wheelhouse"))
+        other.do("useradd", "--system", "somebody")  # so that our user has another number
+        install(other, "--wheelhouse", "/srv/wheelhouse")
+        configure(other, house)
+        assert machine.do("id", "-u", "sls-siem") != other.do("id", "-u", "sls-siem")
+        for here, there in ((machine, other), (other, machine)):
+            before = house.expected()
+            house.hec.post("outage", on=True)
+            house.sls.post("append", logs=3000)
+
+            def say(line: str, there: Machine = there) -> None:
+                if line.startswith("sls-siem spool adopt") and "--yes" not in line:
+                    house.sls.post("append", logs=1000)  # it waits in the new spool
+                    poll(lambda: all_read(house), f"it reads on there; {journal(there)}", 60, 0.2)
+                elif line.startswith("sls-siem status"):
+                    house.hec.post("outage", on=False)
+
+            poll(lambda: all_read(house), f"all waits; {journal(here)}", 60, 0.2)
+            follow_the_guide(here, there, say)
+            house.wait_delivered()
+            wait_for(there, "StatusText", "running: 0 batches wait, 0 MB")
+            came = house.delivered()
+            assert {came[one] for one in house.expected() - before} == {1}
+            assert shown(here, "ActiveState", "UnitFileState") == {
+                "ActiveState": "inactive",
+                "UnitFileState": "disabled",
+            }
+            assert not there.do("find", "/var/lib/sls-siem", "!", "-user", "sls-siem").strip()
+
+
+def all_read(house: House) -> bool:
+    """Every checkpoint is at its shard's end."""
+    (store,) = house.sls.get("stats")["logstores"]
+    return not store["checkpointed"]["g"]["left"]
 
 
 def test_an_upgrade_keeps_all_and_uninstalling_takes_only_what_it_is_told(machine: Machine, house: House) -> None:

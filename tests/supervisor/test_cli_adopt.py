@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jsonschema
@@ -78,3 +79,26 @@ def test_what_is_wrong_is_two_lines_and_the_spools_exit_code(spools: tuple[Spool
         assert done.stderr.startswith("error: ")
         assert "hint: " in done.stderr
     running.close()
+
+
+@pytest.mark.root
+def test_files_that_belong_to_a_number_of_the_other_hosts_are_said_with_the_chown_that_helps() -> None:
+    """Root becomes who our spool belongs to, who may not read them."""
+    if not all(one.stat().st_mode & 0o5 == 0o5 for one in (ROOT, *ROOT.parents, Path(sys.prefix))):
+        pytest.skip("the checkout is not for everybody to read")
+    with tempfile.TemporaryDirectory(prefix="sls-siem-adopt-", dir="/var/tmp") as work:
+        Path(work).chmod(0o755)
+        ours, theirs = (Spool.open(settings_for(Path(work) / name)) for name in ("ours", "theirs"))
+        fill(theirs, 0, [10, 13])
+        ours.close()
+        theirs.close()
+        subprocess.run(["chown", "-R", "nobody:", str(ours.directory)], check=True)
+        refused = run(ours, str(theirs.directory), "--yes")
+        assert refused.returncode == 74
+        assert refused.stderr.splitlines()[0].endswith("Permission denied")
+        remedy = f"chown -R nobody: {theirs.directory}"
+        assert f"hint: it must belong to nobody: {remedy}" in refused.stderr
+        subprocess.run(remedy.split(), check=True)
+        done = run(ours, str(theirs.directory), "--yes")
+        assert done.returncode == 0, done.stderr
+        assert waiting(ours) == {f"{theirs.id}-0": [13]}
