@@ -3,13 +3,14 @@
     scripts/bench                     every part, and one last table with the targets
     scripts/bench whole drain ...     only these
 
-whole     end to end, both encoders, against the founding document's program and the SDK's ConsumerWorker, same emulators
+whole     end to end, both encoders, against the founding document's program and the SDK's ConsumerWorker, same emulators;
+          and through one core that we fill
 variety   end to end with other shapes: tiny groups, small and large logs, 20 sources, unfolded JSON
 stages    what each step costs, one after the other
 catchup   one shard far behind: a consumer alone, against the SDK's ConsumerWorker
 drain     a sender alone on a full lane; gzip, request sizes, TLS
-latency   from arrival in SLS to acceptance by HEC, idle and at half load
-memory    PSS of 8 + 8 children, idle, loaded, with a backlog
+latency   from arrival in SLS to acceptance by HEC, idle and at half of what the same run carries
+memory    PSS of 8 + 8 children, idle, loaded (--minutes, --rate), with a backlog
 start     start-up times, CPU and memory of an idle house with 64 shards
 encode    the encoders against the SDK's walk and upb + orjson
 spool     a durable put against append + fdatasync of the same bytes
@@ -55,6 +56,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="repeats of what is short (default 3)")
     parser.add_argument("--gigabytes", type=int, default=10, help="of backlog (default 10)")
     parser.add_argument("--batches", type=int, default=1_000_000, help="of backlog (default a million)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="of load, for memory (default 1; the target is for 10)"
+    )
+    parser.add_argument("--rate", type=float, default=13.0, help="of that load, raw MB a second (default 13)")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -64,7 +69,9 @@ def main() -> None:
     os.environ.setdefault("TMPDIR", "/var/tmp")
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="sls-siem-bench-", dir=os.environ["TMPDIR"]) as directory:
-        given = Given(Path(directory), asked.megabytes, asked.gigabytes, asked.batches, asked.rounds)
+        given = Given(
+            Path(directory), asked.megabytes, asked.gigabytes, asked.batches, asked.rounds, asked.minutes, asked.rate
+        )
         for part in asked.parts:
             work = given.work / part
             work.mkdir()

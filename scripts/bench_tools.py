@@ -35,6 +35,10 @@ class Given:
     """Of backlog, tiny ones."""
     rounds: int = 3
     """Repeats of what is short; the best or the median counts, as the table says."""
+    minutes: float = 1.0
+    """Of load."""
+    rate: float = 13.0
+    """Raw MB a second of load."""
 
 
 @dataclass(frozen=True, slots=True)

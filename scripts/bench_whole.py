@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from scripts import bench_core
 from scripts.bench_tools import MB, Figure, Given, cpu_seconds, median, table
 from tests.end_to_end.house import ROOT, House, Remote
 from tests.waiting import poll
@@ -107,6 +108,7 @@ def run(given: Given) -> list[Figure]:
         Figure("the same: the founding document's program", founding, unit),
         Figure("end to end against the SDK's ConsumerWorker", compiled / batched, "×"),
         Figure("end to end against the founding document's program", compiled / founding, "×"),
+        *bench_core.run(given),
     ]
 
 

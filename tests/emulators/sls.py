@@ -26,7 +26,7 @@ from tests.emulators.generator_wire import frame
 from tests.emulators.sls_auth import AccessKey
 from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_control import control
-from tests.emulators.sls_feed import Feeder
+from tests.emulators.sls_feed import Feeder, Pool
 from tests.emulators.sls_http import HttpServer, Request, Response
 from tests.emulators.sls_service import Service
 from tests.emulators.sls_store import DAY, Logstore, Shard
@@ -59,6 +59,7 @@ class SlsEmulator:
         self.service.keys.update((key.id, replace(key)) for key in keys)
         self.clock, self.faults, self.knobs = self.service.clock, self.service.faults, self.service.knobs
         self.generators: dict[tuple[str, str], Generator] = {}
+        self.pools: dict[tuple[str, str], Pool] = {}
         self.asked_to_stop = threading.Event()
         self.feeder = Feeder(self)
         self._filling = threading.Lock()
@@ -167,6 +168,18 @@ class SlsEmulator:
         with self.service.lock:
             for _ in range(times):
                 (store or self.store()).shards[shard].append_framed(framed, self.clock.now())
+
+    def store_framed(
+        self, groups: list[bytes], shard: int | None = None, *, store: Logstore | None = None, border: bool = True
+    ) -> None:
+        """Store framed LogGroups by reference at one moment, on one shard or in turn on every one that can be written."""
+        target = store or self.store()
+        with self.service.lock:
+            chosen = [target.shards[shard]] if shard is not None else target.writable()
+            first = target.next_put % len(chosen)
+            for place, one in enumerate([*chosen[first:], *chosen[:first]]):
+                one.append_framed(groups[place :: len(chosen)], self.clock.now(), border=border)
+            target.next_put += 0 if border else len(groups)
 
     def split(self, shard: int, *, store: Logstore | None = None, count: int = 2) -> list[Shard]:
         """The new shards."""

@@ -1,8 +1,10 @@
 """The emulator's remote control: JSON under `/_control/`, for tests and demos that run it as a process.
 
 GET  stats | checkpoints | requests | expected | arrivals | shards | faults
-POST feed {logs: a second, shard?, project?, logstore?}, 0 ends it
+POST feed {logs: a second, shard?, project?, logstore?, reuse?}, 0 ends it
      append {logs | bytes, shard?, project?, logstore?, seed?, log_bytes?, nasty?, logs_per_group?} | nasty {shard?}
+     append {bytes, reuse, shard?, project?, logstore?}; reuse: only so many raw bytes are made, once, and stored again and
+     again; append does it at one moment, and pulls of them cost one compression
      faults [rule, ...] | clock {advance?, skew?} | split {shard} | merge {shard} | trim {shard, groups?} | ttl {days}
      knobs {name: value} | keys [key, ...] | logstore {logstore, shards} | drop_connections | stop
 DELETE faults
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tests.emulators.generator import Generator
 from tests.emulators.generator_ids import arrivals, expected_ids
 from tests.emulators.sls_auth import AccessKey
+from tests.emulators.sls_feed import Pool
 from tests.emulators.sls_http import Request, Response
 from tests.emulators.sls_show import show_ledger, show_shard, show_store
 from tests.emulators.sls_store import DAY, Logstore
@@ -54,6 +57,12 @@ def _store(sls: SlsEmulator, given: dict[str, Any]) -> Logstore:
 def _append(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     """A change of `seed`, `log_bytes`, `nasty` or `logs_per_group` starts another generator; give it another seed."""
     store = _store(sls, given)
+    if "reuse" in given:
+        pool = _pool(sls, store, given)
+        with sls.service.lock:
+            for _ in range(round(given["bytes"] / pool.bytes)):
+                sls.store_framed(pool.all(), given.get("shard"), store=store)
+        return {"logs": pool.logs}
     options = {key: given[key] for key in ("log_bytes", "nasty", "logs_per_group", "topics") if key in given}
     key = (store.project, store.name)
     if options or "seed" in given or key not in sls.generators:
@@ -62,11 +71,19 @@ def _append(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     return show_ledger(ledger)
 
 
+def _pool(sls: SlsEmulator, store: Logstore, given: dict[str, Any]) -> Pool:
+    key = (store.project, store.name)
+    if key not in sls.pools:
+        sls.pools[key] = Pool(int(given["reuse"]))
+    return sls.pools[key]
+
+
 def _feed(sls: SlsEmulator, given: dict[str, Any]) -> Any:
     sls.feeder.stop()
-    rate = float(given["logs"])
+    rate, store = float(given["logs"]), _store(sls, given)
     if rate:
-        sls.feeder.start(rate, _store(sls, given), given.get("shard"))
+        pool = _pool(sls, store, given) if "reuse" in given else None
+        sls.feeder.start(rate, store, given.get("shard"), pool)
     return {"logs": rate}
 
 
@@ -109,6 +126,7 @@ def _stats(sls: SlsEmulator, given: dict[str, Any]) -> Any:
             "requests": dict(counts),
             "logstores": [show_store(sls, store) for store in stores],
             "generated": {f"{p}/{name}": show_ledger(one.ledger) for (p, name), one in sls.generators.items()},
+            "stored_again": {f"{p}/{name}": one.logs for (p, name), one in sls.pools.items()},
         }
 
 

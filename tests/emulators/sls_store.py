@@ -129,10 +129,11 @@ class Shard:
         self.received.append(now)
         return self.end - 1
 
-    def append_framed(self, framed: Iterable[bytes], now: float) -> None:
-        """Store many at once. The same objects may be stored again and again, which costs no memory; no pull reads
-        across the start of a store, so that the bodies of pulls repeat too."""
-        self.borders.append(len(self.framed))
+    def append_framed(self, framed: Iterable[bytes], now: float, *, border: bool = True) -> None:
+        """Store many at once. The same objects may be stored again and again, which costs no memory; with a border no pull
+        reads across the start of a store, so that the bodies of pulls repeat too."""
+        if border:
+            self.borders.append(len(self.framed))
         total = self.ends[-1] if self.ends else 0
         for one in framed:
             total += len(one)

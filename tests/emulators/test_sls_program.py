@@ -70,6 +70,22 @@ def test_logs_are_fed_at_a_rate_until_it_is_stopped(remote: Remote) -> None:
     assert made() == made() < 10_000
 
 
+def test_what_is_stored_again_takes_no_memory_and_is_counted(remote: Remote) -> None:
+    remote("POST", "logstore", {"logstore": "again", "shards": 2})
+    again = {"logstore": "again", "reuse": 500_000}
+    told = remote("POST", "append", {**again, "bytes": 2_000_000})["logs"]
+    stats = remote("GET", "stats")
+    (store,) = [one for one in stats["logstores"] if one["logstore"] == "again"]
+    assert 2_000_000 <= store["raw_bytes"] < 2_200_000
+    with remote.opener.open(f"{remote.ready['endpoint']}/_control/expected?logstore=again", timeout=20) as answer:
+        assert stats["stored_again"]["proj/again"] == told == len(set(answer.read().split()))
+    halves = [one["raw_bytes"] for one in remote("GET", "shards?logstore=again")]
+    assert max(halves) < 2 * min(halves)
+    remote("POST", "feed", {**again, "logs": 1000})
+    poll(lambda: remote("GET", "stats")["stored_again"]["proj/again"] > told + 300, "logs are fed", 10)
+    remote("POST", "feed", {"logs": 0})
+
+
 def test_shards_faults_knobs_clock_and_retention_are_steered(remote: Remote) -> None:
     remote("POST", "logstore", {"logstore": "other", "shards": 1})
     other = {"logstore": "other"}
