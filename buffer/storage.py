@@ -42,7 +42,7 @@ class Outlet(Protocol):
     """The sender's side of one queue. One process has it at a time."""
 
     def read(self, after: int, limit: int, max_bytes: int) -> list[Batch]:
-        """Batches after that id, oldest first, at least one; nothing is removed."""
+        """Batches after that id, oldest first, at least one; nothing is removed, and the same may be read again."""
 
     def ack(
         self, batches: Sequence[Batch], buried: Sequence[DeadLetter] = (), tally: Tally | None = None,

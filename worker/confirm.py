@@ -78,6 +78,8 @@ class Confirming:
 
     def _resend(self, channel: Channel, request: Request) -> None:
         """None came in time. After two more it is the endpoint that is to blame."""
+        if request.gone:  # a late one came for an earlier try
+            return
         request.resends += 1
         request.repeats = True
         endpoint = self._breakers.of(channel.url)

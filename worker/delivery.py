@@ -23,6 +23,7 @@ from worker.logs import get_logger
 from worker.pack import Request
 from worker.refusals import Refusals
 from worker.report import Report
+from worker.resting import Resting
 from worker.settings import HecSettings
 from worker.tokens import Tokens
 from worker.verdict import Act, Reply, Verdict, judge
@@ -45,11 +46,14 @@ class Sent:
 class Delivery:
     """Queue and endpoints of one sender."""
 
-    def __init__(self, settings: HecSettings, report: Report, submit: Submit, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: HecSettings, report: Report, submit: Submit, encoder: Encoder, resting: Resting,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._report = report
         self._submit = submit
         """Runs the first part in the pool, and what that returns on the main thread."""
+        self.resting = resting
         self.client = HecClient(settings)
         self.tokens = Tokens(settings)
         self._breakers = Breakers(settings, report)
@@ -75,7 +79,8 @@ class Delivery:
             if found is None:
                 break
             request, endpoint = found
-            sifted = None if request.gone else self.refusals.sift(request)
+            awake = None if request.gone else self.resting.wake(request)
+            sifted = self.refusals.sift(awake) if awake is not None else None
             if sifted is None:
                 continue
             if sifted.bytes > endpoint.max_bytes and sifted.events > 1:
@@ -136,12 +141,13 @@ class Delivery:
         cookies = dict(channel.cookies) if channel is not None else None
         compress = self._settings.gzip and endpoint.gzip
         fresh = request.fresh
+        views = [piece.view for piece in request.pieces]  # here: a late acknowledgement may let the bytes go meanwhile
         sent = Sent(request, endpoint, channel, token)
 
         def post() -> Callable[[], None]:
             began = time.monotonic()
             reply = self.client.post(
-                endpoint.url, token, [piece.view for piece in request.pieces], compress=compress,
+                endpoint.url, token, views, compress=compress,
                 channel=channel.id if channel else "", cookies=cookies, fresh=fresh,
             )  # fmt: skip
             took = time.monotonic() - began
@@ -176,6 +182,7 @@ class Delivery:
     def _on_accept(self, sent: Sent, verdict: Verdict, reply: Reply) -> None:
         request, endpoint, channel = sent.request, sent.endpoint, sent.channel
         self._isolation.passed += 1
+        self.refusals.accepted(request)
         endpoint.accepted(request.bytes)
         self.tokens.accepted(endpoint.url)
         if verdict.slow_down:
@@ -190,13 +197,14 @@ class Delivery:
         if not endpoint.is_silent:
             self._breakers.works(endpoint)
         self._confirming.accepted(channel, request, verdict, reply)
+        self.resting.rest(request)
 
     def accepted(self, request: Request) -> None:
         """Splunk has them."""
+        self.resting.ends(request)
         request.gone = True
         for piece in request.pieces:
             piece.work.accept(piece.encoded, piece.first, piece.count)
-            self.refusals.accepted(piece)
 
     def _on_retry(self, sent: Sent, verdict: Verdict) -> None:
         looked_into = verdict.suspect and self._isolation.suspect(sent.request, sent.endpoint, verdict)
@@ -209,6 +217,8 @@ class Delivery:
         """The same once more, in its old place; a suspect one behind the others, so that they are not held up."""
         request.tries += 1
         request.fresh = True
+        if request.resends:  # whole windows of them may queue up in an outage
+            self.resting.rest(request)
         place = 0
         if request.suspicions > 1:
             place = len(self.queue)

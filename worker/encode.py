@@ -9,7 +9,7 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any, overload
 
@@ -106,6 +106,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def become(self, other: Encoded) -> None:
+        """The same as the other one, for all who hold this one."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
 
     def start(self, event: int) -> int:
         """Where an event begins in `data`."""

@@ -82,6 +82,7 @@ class Isolation:
             suspect.was_first_of = endpoint.url, request.bytes
         if has_prefix:
             for one in before:
+                self._refusals.accepted(one)
                 self._accepted(one)
             before = []
         elif before:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from buffer.storage import Outlet
+from buffer.values import Batch
 from worker.endpoint import Endpoint
 from worker.settle import BatchWork, LetterWork
 
@@ -34,12 +35,30 @@ class LaneWork:
     """Nothing more was there; look again then, or when the bell rings."""
     caps: dict[str, str] = field(default_factory=dict)
     """URL → the learned cap of its endpoint, as it is written down here."""
+    held_bytes: int = 0
+    """By its batches, of this sender's memory."""
+    anew: list[int] = field(default_factory=list)
+    """Batches to be read and taken apart once more."""
     full: bool = False
     """The dead letters' quota is reached: not read on."""
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    def hold(self, work: BatchWork, size: int) -> None:
+        """What it holds of the memory now, bytes."""
+        self.held_bytes += size - work.bytes
+        work.bytes = size
+
+    def forget(self, work: BatchWork) -> None:
+        """It is done with."""
+        self.hold(work, 0)
+        del self.batches[work.batch.id]
+
+    def reread(self, number: int) -> list[Batch]:
+        """A batch that was read before; none where it is there no more: a damaged one is set aside by this."""
+        return [batch for batch in self.reader.read(number - 1, 1, 0) if batch.id == number]
 
     def recall_caps(self, endpoints: Iterable[Endpoint]) -> None:
         """The sizes that endpoints were found to take, before a restart."""

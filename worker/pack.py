@@ -69,6 +69,8 @@ class Request:
     """Requests that had been accepted when it was first suspected."""
     refused_at: frozenset[str] = frozenset()
     """Endpoints that refused its route's token."""
+    rests: bool = False
+    """Its bytes are not needed now: it waits for its acknowledgement, or to be sent again for want of one."""
     was_first_of: tuple[str, int] | None = None
     """It is the first event of a request that this endpoint refused at event 0, and of so many bytes: a cap on size, if it
     passes alone."""

@@ -14,7 +14,7 @@ from worker.holds import Hold
 from worker.lanes import LaneWork
 from worker.logs import get_logger
 from worker.pack import Piece, Request, cut
-from worker.settle import BatchWork
+from worker.settle import BatchWork, Part
 
 log = get_logger()
 
@@ -29,7 +29,6 @@ class Packing:
         """Of this sender; 0: none."""
         self.open: dict[str, Request] = {}
         """Token → the request that is being packed."""
-        self.held_bytes = 0
         self.growth = 8.0
         """Bytes held for each that is read: compressed five to one, with the names of the fields written out."""
         self._credit = 0.0
@@ -45,24 +44,26 @@ class Packing:
 
     def take_apart(self, lane: LaneWork, batch: Batch) -> None:
         """All its pulls; what cannot be decoded is set aside whole."""
-        work = lane.batches[batch.id] = BatchWork(lane.name, batch, bytes=batch.bytes)
+        work = lane.batches[batch.id] = BatchWork(lane.name, batch)
+        size = batch.bytes
         for place, pull in enumerate(batch.pulls):
             try:
                 encoded = self._encoder.encode(pull, open_pull(pull))
             except Undecodable as error:
-                work.set_aside.append((batch, place, str(error)))
+                work.set_aside.append((place, str(error)))
                 log.error(
                     "body cannot be decoded: set aside", error=str(error), source=pull.source, shard=pull.key.shard,
                     begin=pull.begin, next=pull.next, groups=pull.groups, hint="fetch it again with sls-siem replay",
                 )  # fmt: skip
                 continue
+            size += len(encoded.data)
             self._queue_events(work, place, encoded)
         work.encoded = True
-        self.held_bytes += work.bytes
-        self.growth += (max(1.0, work.bytes / max(1, batch.bytes)) - self.growth) / 8
+        lane.hold(work, size)
+        self.growth += (max(1.0, size / max(1, batch.bytes)) - self.growth) / 8
 
     def _queue_events(self, work: BatchWork, place: int, encoded: Encoded) -> None:
-        work.bytes += len(encoded.data)
+        work.parts[place] = Part(encoded, len(encoded), len(encoded.data))
         work.pending += len(encoded)
         self._credit -= len(encoded.data)
         for mine, theirs in ((work.decoded, encoded.decoded), (work.filtered, encoded.filtered)):

@@ -20,7 +20,7 @@ from worker.logs import get_logger
 from worker.pack import Piece, Request
 from worker.report import Report
 from worker.settings import HecSettings
-from worker.settle import LetterWork
+from worker.settle import BatchWork, LetterWork
 from worker.tokens import mask
 from worker.verdict import Act, Verdict
 
@@ -65,13 +65,12 @@ class Refusals:
         else:
             self._bury(piece, verdict, "dead", None)
 
-    def accepted(self, piece: Piece) -> None:
-        """For the storms."""
-        if not self._storms:
-            return
-        for span in piece.encoded.spans_of(piece.first, piece.count):
-            if span.route in self._storms:
-                self._storms[span.route].accepted(min(span.count, piece.count))
+    def accepted(self, request: Request) -> None:
+        """For the storms: its events are well formed, whether they are acknowledged or not."""
+        for piece in request.pieces if self._storms else ():
+            for span in piece.encoded.spans_of(piece.first, piece.count):
+                if span.route in self._storms:
+                    self._storms[span.route].accepted(min(span.count, piece.count))
 
     def _wrong_index(self, piece: Piece, index: str, verdict: Verdict) -> list[Request]:
         settings = self._settings
@@ -97,6 +96,8 @@ class Refusals:
         encoded = self._encoder.encode_letter(letter, self._settings.fallback_index, WANTED_INDEX)
         row, place = piece.encoded.locate(piece.first)
         encoded.firsts, encoded.places = [-place], [row]
+        if isinstance(work, BatchWork):
+            work.keeps(len(encoded.data))
         return Piece(work, encoded, piece.source, 0, 1)
 
     # what is known to be refused is not sent

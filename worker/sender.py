@@ -28,6 +28,7 @@ from worker.packing import Packing
 from worker.process import Stopping, Trimmer, begin, trim_memory
 from worker.report import Report
 from worker.resend import Resending
+from worker.resting import Resting
 from worker.routes import Router
 from worker.settle import BatchWork
 
@@ -67,9 +68,10 @@ class Sender:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(self._settings.in_flight + 2, thread_name_prefix="post")
         encoder = Encoder(Router(context.settings.routes, self._settings))
-        self.delivery = Delivery(self._settings, self._report, self._submit, encoder)
-        self._packing = Packing(self.delivery, encoder, self._settings.max_bytes_per_second / context.senders)
         self._lanes: dict[str, LaneWork] = {}
+        resting = Resting(self._lanes, encoder, self._report)
+        self.delivery = Delivery(self._settings, self._report, self._submit, encoder, resting)
+        self._packing = Packing(self.delivery, encoder, self._settings.max_bytes_per_second / context.senders)
         self._resending = Resending(self._lanes, self.delivery, encoder, self._report, self._packing.pack)
         self._rescan_at = self._report_at = 0.0
         self._unopened = 0
@@ -119,6 +121,7 @@ class Sender:
             if not self._is_queue_full():
                 self._resending.send_due(lane)
         self._resending.probe(now)
+        self.delivery.resting.tend()
         self._fill(now)
         self._packing.flush()
         self.delivery.pump(now, self._limit())
@@ -216,12 +219,11 @@ class Sender:
             [work.batch for work in done],
             [letter for work in done for letter in work.buried],
             Tally(**totals),
-            [one for work in done for one in work.set_aside],
+            [(work.batch, place, why) for work in done for place, why in work.set_aside],
         )
         now = time.time()
         for work in done:
-            del lane.batches[work.batch.id]
-            self._packing.held_bytes -= work.bytes
+            lane.forget(work)
             arrived = min((p.arrived or p.pulled for p in work.batch.pulls), default=now)
             self._report.observe("arrival_to_accepted_seconds", max(0.0, now - arrived))
 
@@ -236,12 +238,15 @@ class Sender:
             lane.full = self._context.board.letters_level > 0 or not lane.reader.may_bury()
             if lane.full:
                 continue
-            room = (self._context.max_in_flight_bytes - self._packing.held_bytes) / self._packing.growth
-            batches = lane.reader.read(lane.after, READ_BATCHES, min(READ_BYTES, int(room)))
-            if not batches:
-                lane.empty_until = now + POLL
+            if lane.anew:
+                batches = lane.reread(lane.anew.pop())
+            else:
+                room = (self._context.max_in_flight_bytes - self._held_bytes()) / self._packing.growth
+                batches = lane.reader.read(lane.after, READ_BATCHES, min(READ_BYTES, int(room)))
+                if not batches:
+                    lane.empty_until = now + POLL
             for batch in batches:
-                lane.after = batch.id
+                lane.after = max(lane.after, batch.id)
                 self._packing.take_apart(lane, batch)
                 self._beat()
                 self.delivery.pump(time.monotonic(), self._limit())
@@ -250,11 +255,14 @@ class Sender:
 
     def _room(self, now: float) -> bool:
         if (
-            self._packing.held_bytes >= self._context.max_in_flight_bytes
+            self._held_bytes() >= self._context.max_in_flight_bytes
             or self.delivery.acks.bytes >= self._settings.max_unacked_bytes
         ):
             return False
         return not self._is_queue_full() and self._packing.may_spend(now)
+
+    def _held_bytes(self) -> int:
+        return sum(lane.held_bytes for lane in self._lanes.values())
 
     def _is_queue_full(self) -> bool:
         return len(self.delivery.queue) > 2 * self._settings.in_flight
@@ -263,7 +271,7 @@ class Sender:
 
     def _is_idle(self) -> bool:
         waiting = self._unopened or any(
-            lane.batches or lane.letters or not lane.empty_until for lane in self._lanes.values()
+            lane.batches or lane.letters or lane.anew or not lane.empty_until for lane in self._lanes.values()
         )
         return not waiting and not self.delivery.queue and not self.delivery.in_flight and not self._packing.open
 
@@ -290,7 +298,7 @@ class Sender:
 
     def _tell(self) -> None:
         """Once a second: numbers, holds, learned caps."""
-        busy = bool(self._packing.held_bytes or self.delivery.in_flight)
+        busy = bool(self._held_bytes() or self.delivery.in_flight)
         if self._trimmer.look(self._context.board.memory_level, busy=busy, now=time.monotonic()):
             trim_memory()
         self._report.set("hec_in_flight", self.delivery.in_flight, child=self._context.name)

@@ -138,7 +138,7 @@ class HecSettings(Section):
     ack_timeout: float = 300.0
     """Seconds until what was not acknowledged is sent again, on a new channel."""
     max_unacked_bytes: int = 64 * MIB
-    """Uncompressed, of one sender; over it no more is sent until Splunk has acknowledged."""
+    """Uncompressed, of one sender; over it no more is sent until Splunk has acknowledged. It takes no memory."""
     allow_plaintext: bool = False
     """Plain http, and the token with it, to anything but loopback."""
 

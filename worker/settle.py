@@ -7,10 +7,28 @@ from dataclasses import dataclass, field, replace
 from buffer.values import Batch, DeadLetter, Tally
 from worker.encode import Encoded
 
+#: Bytes that are left of a batch, and of each of its pulls, whose events were let go; that an event which waits for the ack
+#: as a dead letter, or encoded by itself, takes besides its own.
+BARE, OBJECTS = 2 << 10, 2 << 10
+
 
 def raised(counts: dict[str, int], name: str, by: int) -> None:
     """Count."""
     counts[name] = counts.get(name, 0) + by
+
+
+@dataclass(slots=True)
+class Part:
+    """The events of one pull of a batch."""
+
+    encoded: Encoded
+    events: int
+    bytes: int
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its bytes are here."""
+        return len(self.encoded) == self.events
 
 
 @dataclass(slots=True)
@@ -28,9 +46,20 @@ class BatchWork:
     buried: list[DeadLetter] = field(default_factory=list)
     buried_by: dict[str, int] = field(default_factory=dict)
     """Route → how many of them."""
-    set_aside: list[tuple[Batch, int, str]] = field(default_factory=list)
+    set_aside: list[tuple[int, str]] = field(default_factory=list)
+    """Pulls that cannot be decoded, by their places, and why."""
     bytes: int = 0
     """Compressed and encoded together: what it holds of the memory."""
+    parts: dict[int, Part] = field(default_factory=dict)
+    """By the pull's place."""
+    resting: int = 0
+    """Of those pending: in requests whose bytes are not needed now (worker/resting.py)."""
+    is_bare: bool = False
+    """Bodies and events were let go; the lane has them."""
+    is_lost: bool = False
+    """The lane has it no more, or it is taken apart anew: nothing of it is sent from here."""
+    _stays: int = 0
+    """Bytes that its letters, and events encoded by themselves, hold until the ack."""
 
     def accept(self, encoded: Encoded, first: int, count: int) -> None:
         """These were taken by Splunk."""
@@ -41,7 +70,12 @@ class BatchWork:
         """This one was refused, or waits for a hold."""
         self.pending -= 1
         self.buried.append(letter)
+        self.keeps(len(letter.log))
         raised(self.buried_by, route, 1)
+
+    def keeps(self, size: int) -> None:
+        """So many bytes of one event stay until the ack, whatever is let go."""
+        self._stays += size + OBJECTS
 
     def release(self, hold: str) -> None:
         """It ended before these were written down as waiting for it."""
@@ -51,6 +85,21 @@ class BatchWork:
     def done(self) -> bool:
         """Whether it can be acked."""
         return self.encoded and self.pending == 0
+
+    @property
+    def rests(self) -> bool:
+        """Nothing of it is packed, queued for the first time or in flight."""
+        return self.encoded and self.pending == self.resting > 0
+
+    def let_go(self) -> int:
+        """Keep only which events wait; the bytes that stay."""
+        for part in self.parts.values():
+            part.encoded.become(Encoded())
+        wanted = {place for place, _ in self.set_aside}
+        pulls = [pull if at in wanted else replace(pull, body=b"") for at, pull in enumerate(self.batch.pulls)]
+        self.batch = replace(self.batch, pulls=tuple(pulls))
+        self.is_bare = True
+        return self._stays + BARE + sum(BARE + len(pull.body) for pull in pulls)
 
     @property
     def delivered(self) -> dict[str, int]:
