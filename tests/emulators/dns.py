@@ -14,12 +14,12 @@ MOODS = {"answer": 0, "servfail": 2, "nxdomain": 3, "silent": -1}
 
 
 class DnsEmulator:
-    """`mood` may be changed at any time; `asked` says how often each name was asked for."""
+    """`mood` and `to` may be changed at any time; `asked` says how often each name was asked for."""
 
     def __init__(self, address: str, to: str, port: int = 53) -> None:
         self.mood = "answer"
         self.asked: Counter[str] = Counter()
-        self._to = to
+        self.to = to
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((address, port))
         self._thread = threading.Thread(target=self._serve, daemon=True, name="dns")
@@ -52,7 +52,7 @@ class DnsEmulator:
             return b""
         found = code == 0 and kind == 1
         head = question[:2] + struct.pack(">HHHHH", 0x8180 | max(code, 0), 1, int(found), 0, 0)
-        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(self._to)
+        record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(self.to)
         return head + question[12 : end + 4] + (record if found else b"")
 
 

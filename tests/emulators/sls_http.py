@@ -92,8 +92,10 @@ class HttpServer:
         self.greet: Callable[[str, str], Reading | None] | None = None  # method and target, before the body is read
         self.port = port
 
-    def start(self) -> None:
+    def start(self, host: str | None = None) -> None:
+        """`host`: at another address of this machine, with the same port."""
         self.stopping.clear()
+        self._address = (host or self._address[0], self._address[1])
         self._listener = socket.create_server(self._address, backlog=512, reuse_port=False)
         self.port = self._listener.getsockname()[1]
         self._address = (self._address[0], self.port)

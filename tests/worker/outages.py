@@ -5,6 +5,7 @@ it in seconds, `scripts/soak sender` in minutes; both end with the same proof.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.emulators.dns import DnsEmulator
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_rules import Token
 from tests.emulators.hec_tls import HecAuthority
@@ -22,6 +24,11 @@ from worker.backoff import next_wait
 from worker.settings import RouteSettings
 
 NAME = "splunk.test"
+#: Where it may be found; and a name server of this process's own.
+ADDRESSES = "127.0.0.1", "127.0.0.2"
+NAME_SERVER = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+#: What comes in while these last is taken, though its sender is not told so.
+TAKEN = {"hanging", "closed after it was taken", "504 after it was taken"}
 
 
 class Load:
@@ -50,6 +57,12 @@ class Load:
     ) -> None:
         self._stop.set()
         self._thread.join(60)
+
+    def begun(self) -> int:
+        """The number of events put so far; those that follow are of puts that had not begun when this was called."""
+        before = self.house.put_count
+        poll(lambda: self.house.put_count > before, "it goes on")
+        return self.house.put_count
 
     def during(self, seconds: float, look: Callable[[], object] | None = None) -> None:
         """Let it run for so long."""
@@ -93,7 +106,7 @@ def check_waits(house: Sending) -> None:
 
 
 class Splunk:
-    """One HTTPS address by name, and everything that can be wrong with it."""
+    """One HTTPS server by name, and everything that can be wrong with it. The sender must have `hosts` and NAME_SERVER."""
 
     def __init__(self, work: Path) -> None:
         self.authority = HecAuthority()
@@ -103,6 +116,8 @@ class Splunk:
         self.authority.use(*self._good)
         self.hec = HecEmulator(tls=self.authority)
         self.hosts = work / "hosts"
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.dns = DnsEmulator(NAME_SERVER, to=ADDRESSES[0])
 
     @property
     def url(self) -> str:
@@ -110,17 +125,15 @@ class Splunk:
 
     def __enter__(self) -> Self:
         self.hec.__enter__()
-        self._know()
+        self.dns.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.dns.__exit__(kind, error, trace)
         self.hec.__exit__(kind, error, trace)
         self.authority.close()
-
-    def _know(self, known: bool = True) -> None:
-        self.hosts.write_text(f"127.0.0.1 localhost {NAME if known else ''}\n")
 
     def _tokens(self, tokens: dict[str, Token]) -> None:
         self.hec.tokens = tokens
@@ -129,9 +142,15 @@ class Splunk:
         self.authority.use(*pair)
         self.hec.server.drop_connections()
 
-    def _name(self, known: bool) -> None:
-        self._know(known)
-        self.hec.server.drop_connections()
+    def _move(self, mood: str) -> None:
+        """To the other address, while the name server is in this mood: the old one, which the sender knows, is no help."""
+        self.dns.mood = mood
+        self.hec.server.stop()
+        self._moved_to = ADDRESSES[ADDRESSES.index(self.dns.to) - 1]
+        self.hec.server.start(self._moved_to)
+
+    def _tell(self) -> None:
+        self.dns.to, self.dns.mood = self._moved_to, "answer"
 
     def _up(self, up: bool) -> None:
         if up:
@@ -157,7 +176,8 @@ class Splunk:
             "404": answer(status=404, code=404),
             "504 after it was taken": answer(status=504, body="<html>", after=True),
             "TLS expired": (lambda: self._certificate(self._ended), lambda: self._certificate(self._good)),
-            "DNS gone": (lambda: self._name(False), lambda: self._name(True)),
+            "DNS gone": (lambda: self._move("silent"), self._tell),
+            "DNS without the name": (lambda: self._move("nxdomain"), self._tell),
         }
 
 
@@ -166,11 +186,14 @@ def every_outage(house: Sending, splunk: Splunk, load: Load, seconds: float) -> 
     said = []
     for name, (begin, end) in splunk.outages().items():
         before = len(splunk.hec.posts())
+        asked = splunk.dns.asked[NAME]
         begin()
+        new = load.begun()
         load.during(seconds, lambda: check_waits(house))
         tries = len(splunk.hec.posts()) - before
-        if name != "DNS gone":  # the last address that was good serves meanwhile
-            assert tries <= most_tries(house.settings.hec.in_flight, seconds), f"{name}: hammered {tries} times"
+        assert tries <= most_tries(house.settings.hec.in_flight, seconds), f"{name}: hammered {tries} times"
+        assert name in TAKEN or not splunk.hec.stored.keys() & set(house.expected[new:]), f"{name}: it is no outage"
+        assert not name.startswith("DNS") or splunk.dns.asked[NAME] > asked, "it is asked for again"
         end()
         if name == "hanging":
             splunk.hec.server.drop_connections()

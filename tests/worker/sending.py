@@ -83,6 +83,8 @@ class Sending:
         self._in_thread, self._memory = in_thread, memory
         self.hosts: Path | None = None
         """The sender's own /etc/hosts, in a mount namespace: needs root."""
+        self.name_server = "127.0.0.1"
+        """Whom it asks then. Nobody is there."""
         self._thread: threading.Thread | None = None
         self._stopping: Stopping | None = None
         self._cursor = 1000
@@ -134,7 +136,7 @@ class Sending:
             self._thread = threading.Thread(target=self._run, args=(self.sender,), name="sender-0")
             self._thread.start()
             return
-        self.process = SPAWN.Process(target=run_sender, args=(context, self.hosts))
+        self.process = SPAWN.Process(target=run_sender, args=(context, self.hosts, self.name_server))
         self.process.start()
 
     def _run(self, sender: Sender) -> None:
@@ -260,29 +262,29 @@ class Sending:
         self.spool.close()
 
 
-def run_sender(context: ChildContext, hosts: Path | None = None) -> None:
+def run_sender(context: ChildContext, hosts: Path | None, name_server: str) -> None:
     """The child's target."""
     from worker.sender import main
 
     if hosts is not None:
-        use_hosts(hosts)
+        use_hosts(hosts, name_server)
 
     sys.exit(main(context))
 
 
-def use_hosts(hosts: Path) -> None:
-    """This file is /etc/hosts for this process, and there is no name server."""
+def use_hosts(hosts: Path, name_server: str) -> None:
+    """This file is /etc/hosts for this process, and this address the only name server."""
     import ctypes
 
     # A slave, not private: else whatever another test has mounted just now stays mounted here after that test's umount.
     new_namespace, slave, bind = 0x20000, 1 << 19 | 16384, 4096
-    nobody = hosts.with_name("resolv.conf")
-    nobody.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    resolver = hosts.with_name("resolv.conf")
+    resolver.write_text(f"nameserver {name_server}\noptions timeout:1 attempts:1\n")
     libc = ctypes.CDLL(None, use_errno=True)
     calls = [libc.unshare(new_namespace), libc.mount(b"none", b"/", None, slave, None)]
     calls += [
         libc.mount(str(mine).encode(), theirs, None, bind, None)
-        for mine, theirs in ((hosts, b"/etc/hosts"), (nobody, b"/etc/resolv.conf"))
+        for mine, theirs in ((hosts, b"/etc/hosts"), (resolver, b"/etc/resolv.conf"))
     ]
     if any(calls):
         raise OSError(ctypes.get_errno(), "no mount namespace")

@@ -10,20 +10,29 @@ import pytest
 
 from tests.emulators.hec import TOKEN, HecEmulator
 from tests.emulators.hec_rules import Token
-from tests.worker.outages import REFUSED_ROUTES, Load, Refused, Splunk, every_outage, prove, rolling_restart
+from tests.worker.outages import (
+    NAME_SERVER,
+    REFUSED_ROUTES,
+    Load,
+    Refused,
+    Splunk,
+    every_outage,
+    prove,
+    rolling_restart,
+)
 from tests.worker.sending import sending
 
 
 @pytest.mark.root
 def test_outages_of_every_class_back_to_back_lose_nothing(tmp_path: Path) -> None:
-    """Root: the name service is gone too, in a mount namespace of the sender's own."""
+    """Root: the name service is gone too, while Splunk moves to another address; in a mount namespace of the sender's own."""
     with (
         Splunk(tmp_path) as splunk,
         sending(
             tmp_path, [splunk.url], TOKEN, ca_file=splunk.authority.ca_file, timeout=2.0, connect_timeout=2.0
         ) as house,
     ):
-        house.hosts = splunk.hosts
+        house.hosts, house.name_server = splunk.hosts, NAME_SERVER
         house.start()
         with Load(house) as load:
             every_outage(house, splunk, load, seconds=1.0)
