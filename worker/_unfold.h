@@ -335,7 +335,7 @@ static Verdict read_offset(Text zone, long *offset) {
 
 /* ISO 8601 as nearly everybody writes it, from 1970 to 2106: 2026-01-01T00:00:01.5+08:00. */
 static Verdict put_iso(u8 **o, const u8 *p, const u8 *end) {
-    if (end - p < 7) return NO;
+    if (end - p < 7 || read_digits(p, 4) < 0) return NO; /* every form begins with a year */
     if (end - p < 19 || p[4] != '-' || p[7] != '-' || (p[10] != 'T' && p[10] != ' ') || p[13] != ':' || p[16] != ':')
         return UNSURE;
     long days = count_days(read_digits(p, 4), read_digits(p + 5, 2), read_digits(p + 8, 2)), offset;

@@ -78,7 +78,7 @@ def main(path: str, rounds: int) -> None:
     encoder, random = load(path), Random(rounds)
     seeds = [wire.group_list([group] * 2) for group in nasty_groups(1_767_225_601).values() if len(group) < 5000]
     seeds += [wire.group_list(Generator(n, logs_per_group=4, nasty=0.5).data(20)) for n in range(8)]
-    seeds += [wire.group_list([looked(random, n)]) for n in range(40)]
+    seeds += [wire.group_list([looked(random, n)]) for n in range(12)]
     taken = 0
     for raw in seeds:
         assert run(encoder, raw)

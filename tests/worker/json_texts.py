@@ -86,7 +86,7 @@ def _container(random: Random, depth: int) -> str:
     count = random.randrange(4)
     if random.random() < 0.5:
         return f"[{space}" + f"{space},".join(_value(random, depth) for _ in range(count)) + f"{space}]"
-    colon = random.choice([":", ":", ": ", ": ", " : ", ":\n"])
+    colon = random.choice([":", ":", ": ", ": ", " : ", ":\n", "="] if random.random() < 0.1 else [":", ": "])
     names = (random.choice(_NAMES if random.random() < 0.2 else _NAMES[:6]) for _ in range(count))
     return f"{{{space}" + f",{space}".join(f'"{name}"{colon}{_value(random, depth)}' for name in names) + f"{space}}}"
 
@@ -100,7 +100,8 @@ def _json_in_json(random: Random) -> str:
     if random.random() < 0.5:
         pairs.append(("other", random.choice(_INNER)))
     random.shuffle(pairs)
-    return sound_text(random, dict(pairs))
+    text = sound_text(random, dict(pairs))
+    return text.replace("/", "\\/") if random.random() < 0.1 else text
 
 
 def _deep(random: Random) -> str:
@@ -125,7 +126,7 @@ def _damaged(random: Random, text: str) -> str:
             case 3:
                 text = text[:at] + text[at : at + random.randrange(9)] + text[at:]
             case _:
-                text = text[:at] + random.choice('{}[]:,"\\ 0e.-') + text[at + 1 :]
+                text = text[:at] + random.choice('{}[]:,"\\ 0e.-=;#/') + text[at + 1 :]
     return text
 
 

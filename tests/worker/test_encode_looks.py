@@ -80,10 +80,19 @@ def test_a_json_text_stands_in_the_event_as_it_was_written_and_python_is_not_ask
     assert orjson.loads(encoded.data)["event"]["k"] == orjson.loads(shown or text)
 
 
+def test_a_text_with_json_in_it_leaves_nothing_behind_for_the_next(asked: list[dict[str, Any]]) -> None:
+    shown = found(
+        logs_of({b"k": b'{"in":"[]"}'}, {b"k": b'{"x":1}'}, {b"k": b'{"in":5}'}, {b"k": b'["in"]'}, {b"k": b"{"})
+    )
+    assert [event["event"]["k"] for event in shown] == [{"in": []}, {"x": 1}, {"in": 5}, ["in"], "{"]
+    assert not asked
+
+
 @pytest.mark.parametrize(
     "text",
     [b"", b"5", b'"x"', b" {}", b"{", b"[1,]", b'{"a":1,}', b"[NaN]", b"[01]", b"[1.]", b"{}{}", b"[\x0b1]", b"[1]\x00", b'["\n"]',
-     b'["\\ud800"]', b'["\\ude00"]', b'["\\u00g0"]', b"\xff", b"[\xff]", b"{'a':1}", b"[1e]", b"[-]", b"[tru]", b'["', b'{"a"}'],
+     b'["\\ud800"]', b'["\\ude00"]', b'["\\u00g0"]', b"\xff", b"[\xff]", b"{'a':1}", b"[1e]", b"[-]", b"[tru]", b'["', b'{"a"}',
+     b'{"a"=1}', b"[1;2]", b"[1]//", b"[/**/1]"],
 )  # fmt: skip
 def test_what_is_no_json_stays_text_and_python_is_not_asked(text: bytes, asked: list[dict[str, Any]]) -> None:
     (event,) = found(logs_of({b"k": text}))
@@ -96,6 +105,7 @@ def test_what_is_no_json_stays_text_and_python_is_not_asked(text: bytes, asked: 
     [
         (b"1767225601", "1767225601"),
         (b" 1767225601.25\n", "1767225601.250000000"),
+        (b"\x1c1767225601\x1f", "1767225601"),
         (b"0000000001.5", "0000000001.500000000"),
         (b"0000000001", "1"),
         (b"1767225601123", "1767225601.123000000"),
@@ -107,7 +117,7 @@ def test_what_is_no_json_stays_text_and_python_is_not_asked(text: bytes, asked: 
         (b"2025-12-31 16:30:01.5-07:30", "1767225601.500000000"),
         (b"2024-02-29T00:00:00", "1709164800"),
         (b"1970-01-01T00:00:00Z", "0"),
-        *((value, f"{NOW}.000000005") for value in (b"", b"-", b"12", b"17672256012", b"1767225601123.5", b"none", b"1" * 20)),
+        *((value, f"{NOW}.000000005") for value in (b"", b"-", b"12", b"17672256012", b"1767225601123.5", b"no time", b"1" * 20)),
     ],
 )  # fmt: skip
 def test_the_time_of_a_field_is_the_events_and_python_is_not_asked(
@@ -151,13 +161,32 @@ def test_names_are_looked_for_as_they_stand_in_the_event(asked: list[dict[str, A
     assert not asked
 
 
+def test_each_group_is_looked_into_as_its_own_route_says(asked: list[dict[str, Any]]) -> None:
+    routes = (
+        RouteSettings(topic="a", json_fields=("x", "y", "j"), time_field="t"),
+        RouteSettings(topic="b", json_fields=("k",), host="field:h"),
+        RouteSettings(topic="c"),
+    )
+    fields = [(b"j", b"[1]"), (b"k", b"[2]"), (b"t", b"1767225602"), (b"h", b"host")]
+    groups = [wire.group([wire.log(NOW, fields)], topic, b"s") for topic in (b"a", b"b", b"c", b"a", b"c", b"b")]
+    shown = [json.loads(event) for event in events(Pair(*routes).encode(groups))]
+    looked = {
+        "a": ([1], "[2]", "1767225602", "s"),
+        "b": ("[1]", [2], str(NOW), "host"),
+        "c": ("[1]", "[2]", str(NOW), "s"),
+    }
+    for event, topic in zip(shown, "abcacb", strict=True):
+        assert (event["event"]["j"], event["event"]["k"], event["time"], event["host"]) == looked[topic]
+    assert not asked
+
+
 # where Python is asked
 
 
 @pytest.mark.parametrize(
     "text",
-    [b'{"in": "{\\u0022b\\u0022: 1}"}', b'{"in":"{}","in":"[]"}', b'{"x":{"in":"[]"},"in":"[]"}', b'{"in" :"[]"}',
-     b'{"\\u0069n":"[]"}', b'{"x\\"in":"[]","in":"[]"}', b'{"in":"{\\"other\\":\\"[]\\"}","other":"[]"}',
+    [b'{"in": "{\\u0022b\\u0022: 1}"}', b'{"in":"{}","in":"[]"}', b'{"in":"[\\"\\/\\"]"}', b'{"x":{"in":"[]"},"in":"[]"}',
+     b'{"in" :"[]"}', b'{"\\u0069n":"[]"}', b'{"x\\"in":"[]","in":"[]"}', b'{"in":"{\\"other\\":\\"[]\\"}","other":"[]"}',
      b"[1e999]", b"[" + b"1" * 301 + b"]",
      b"[" * 60 + b"]" * 60, b"[" * 61 + b"]" * 61, b"[" * 2000 + b"]" * 2000],
 )  # fmt: skip
@@ -249,7 +278,7 @@ GROUPS = st.builds(
         ),
         max_size=5,
     ),
-    st.sampled_from([b"", b"plain"]),
+    st.sampled_from([b"", b"plain", b"u"]),
     SPITEFUL,
 )  # fmt: skip
 
@@ -260,6 +289,7 @@ def test_any_logs_on_any_routes_are_the_same_from_both(groups: list[bytes], spar
     routes = [
         RouteSettings(topic="plain"),
         RouteSettings(topic="t", json_fields=("k", "k.a.b"), host="field:h"),
+        RouteSettings(topic="u", json_fields=("t", "h"), time_field="k"),
         LOOKS,
     ]
     Pair(*routes, id_field=id_field).encode(groups + logs_of({b"k": b'{"a":{"b":"[]"}}'}), sparse=sparse)

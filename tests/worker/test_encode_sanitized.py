@@ -48,7 +48,7 @@ def fuzz(source: Path, folder: Path, flags: tuple[str, ...], rounds: int) -> sub
 
 @pytest.mark.parametrize("flags", [(), ("-U__SSE2__",)], ids=["sse2", "portable"])
 def test_no_byte_outside_of_a_body_is_touched_whatever_is_in_it(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    ran = fuzz(ROOT / "worker/_encoder.c", tmp_path, flags, 4000)
+    ran = fuzz(ROOT / "worker/_encoder.c", tmp_path, flags, 3000)
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert int(ran.stdout) > 100
 
@@ -129,7 +129,7 @@ FORGOTTEN = {
     "the NUL behind a text": ("    **end = 0;\n    if (*o", "    if (*o"),
     "the NUL behind a text in a text": ("    *stop = 0;\n", ""),
     "where a string ends": ("p += 16;\n            continue", "p += 17;\n            continue"),
-    "how long a time is": ("if (end - p < 7) return NO;\n    if (end - p < 19", "if (0"),
+    "how long a time is": ("if (end - p < 19 || ", "if ("),
     "how long its zone is": ("zone.size != 6 ||", "zone.size < 2 ||"),
 }
 
