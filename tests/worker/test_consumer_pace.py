@@ -63,7 +63,7 @@ def test_with_an_old_backlog_a_shard_of_small_pulls_is_left_to_grow_until_it_is_
         poll(lambda: len(small.pulls) >= 2, "the shard of small pulls is asked again")
         assert small.pulls[1].count == 5, "what came meanwhile came at once"
         assert gaps(sls, 0)[0] > SLOW - 0.5
-        assert gaps(sls, 1)[0] < gaps(sls, 0)[0] / 2
+        assert gaps(sls, 1)[0] < gaps(sls, 0)[0] * 0.8
         poll(lambda: min(gaps(sls, 0)[1:], default=SLOW) < SLOW / 2, "drained, it is asked as it was")
         house.wait_drained(sls)
         assert house.stop() == 0
@@ -75,13 +75,15 @@ def under_way(sls: SlsEmulator, delay: float) -> list[list[RequestRecord]]:
     return [[other for other in pulls if one.time - delay < other.time <= one.time] for one in pulls]
 
 
-@pytest.mark.parametrize(("limit", "delay"), [(1, 0.05), (1 << 20, 0.2), (64 << 20, 0.2)])
+@pytest.mark.parametrize(("limit", "delay"), [(1, 0.05), (1 << 20, 0.3), (64 << 20, 0.5)])
 def test_no_more_bytes_are_in_flight_than_may_be_and_one_pull_always_goes(
     tmp_path: Path, limit: int, delay: float
 ) -> None:
-    """Pulls of 120 KiB; the last limit shows that more come at once where more may."""
-    with SlsEmulator(shards=16, knobs=Knobs(max_pull_bytes=400_000)) as sls:
-        sls.fill(16 * 3_000)
+    """Pulls of up to 128 KiB, each of which is expected to be 64 KiB at least; the last limit shows that more come at once
+    where more may.
+    """
+    with SlsEmulator(shards=32, knobs=Knobs(max_pull_bytes=400_000)) as sls:
+        sls.fill(32 * 1_600)
         sls.faults.add("delay", "pull", seconds=delay)
         with House(tmp_path / "spool", source_of(sls, codec="lz4"), in_flight=limit) as house:
             house.start()
@@ -93,6 +95,6 @@ def test_no_more_bytes_are_in_flight_than_may_be_and_one_pull_always_goes(
         if limit == 1:
             assert {len(pulls) for pulls in together} == {1}
         elif limit == 1 << 20:
-            assert limit / 4 < most <= limit * 5 / 4, "what comes may be a little more than what was expected"
+            assert limit / 4 < most <= 2 * limit
         else:
-            assert most > 5 << 18
+            assert most > 2 << 20
