@@ -85,6 +85,10 @@ def bodies(size: int) -> dict[str, tuple[list[bytes], tuple[RouteSettings, ...]]
     unfold = RouteSettings(topic="actiontrail*", json_fields=("event", "event.requestParameterJson"))
     trail = Generator(1, topics=["actiontrail_audit_event"]).data(max_bytes=size)
     found["actiontrail, json_fields"] = (trail, (unfold,))
+    deeper = RouteSettings(topic="actiontrail*", json_fields=("event", "event.userIdentity.sessionContext"))
+    found["actiontrail, json_fields two steps down"] = (trail, (deeper,))
+    audit = Generator(1, topics=["k8s_audit_log"]).data(max_bytes=size)
+    found["k8s_audit_log, json_fields"] = (audit, (RouteSettings(json_fields=("user", "objectRef", "requestObject")),))
     return found
 
 
