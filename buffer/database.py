@@ -250,4 +250,4 @@ def classify(error: BaseException, what: str) -> SpoolError:
     # SQLITE_ERROR is "no such column" and the like: our statements are right, so the schema on disk is not.
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
         return SpoolDamaged(f"{what} is damaged: {error}", "it is rebuilt from the bodies at the next start")
-    return SpoolUnusable(f"{what}: {error}", "look at the disk: dmesg, permissions, mount options")
+    return SpoolUnusable(f"{what}: {error}", "look at the disk: dmesg, quotas, permissions, mount options")
