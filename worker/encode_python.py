@@ -168,7 +168,7 @@ def plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 def merged_fields(contents: Any) -> dict[str, Any]:
     """With both values of a duplicate key, and every byte string as text."""
-    return merged((content.Key, content.Value) for content in contents)
+    return merged([(content.Key, content.Value) for content in contents])
 
 
 def merged(pairs: Pairs) -> dict[str, Any]:
