@@ -104,11 +104,12 @@ class HttpServer:
     def stop(self) -> None:
         """Close the port and every connection; `start` takes the same port again."""
         self.stopping.set()
-        if self._listener is not None:
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None:
             with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         self.drop_connections()
 
     def drop_connections(self, spare: int = 0) -> int:
@@ -133,19 +134,19 @@ class HttpServer:
             self._served += 1
             thread = threading.Thread(
                 target=self._serve,
-                args=(connection, f"{address[0]}:{address[1]}", self._served),
+                args=(connection, f"{address[0]}:{address[1]}", self._served, listener),
                 daemon=True,
                 name="sls-serve",
             )
             thread.start()
 
-    def _serve(self, connection: socket.socket, peer: str, number: int) -> None:
+    def _serve(self, connection: socket.socket, peer: str, number: int, listener: socket.socket) -> None:
         with contextlib.suppress(OSError, _Ended):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = self._encrypt(connection) if self._encrypted else connection
-            if self._talk(connection, peer, number):
+            if self._talk(connection, peer, number, listener):
                 connection = self._encrypt(connection)
-                self._talk(connection, peer, number)
+                self._talk(connection, peer, number, listener)
         with contextlib.suppress(OSError):
             connection.close()
 
@@ -158,9 +159,11 @@ class HttpServer:
             connection.close()
             raise
 
-    def _talk(self, connection: socket.socket, peer: str, number: int) -> bool:
+    def _talk(self, connection: socket.socket, peer: str, number: int, listener: socket.socket) -> bool:
         """Answer until the peer goes; True when it asked for a tunnel, at whose other end we are too."""
         with self._lock:
+            if listener is not self._listener:
+                return False  # it was stopped during the handshake, and may be running again
             self._connections[number] = connection
         try:
             return self._answer_all(connection, peer, number)
