@@ -20,7 +20,6 @@ from tests.emulators.generator import Generator
 from tests.emulators.generator_wire import frame
 from tests.end_to_end.house import Remote
 from tests.waiting import poll
-from tests.worker import sending as module
 from tests.worker.sending import Sending, run_sender
 from worker.child import ChildContext
 from worker.process import MALLOC
@@ -66,7 +65,7 @@ def cases(most: int, some: int) -> list[tuple[str, int, dict[str, Any]]]:
 def measure(
     name: str, work: Path, megabytes: int, *, encoder: str = "compiled", codec: str = "zstd",
     routes: tuple[RouteSettings, ...] = (),
-    target: Callable[[ChildContext], None] = run_sender, generator: dict[str, Any] | None = None,
+    target: Callable[[ChildContext, Path | None, str], None] = run_sender, generator: dict[str, Any] | None = None,
     hec_options: tuple[str, ...] = (), **hec: Any,
 ) -> list[str]:  # fmt: skip
     """CPU of the sender's process to the last ack, without its start: what another takes that finds nothing to do."""
@@ -78,8 +77,8 @@ def measure(
     if remote.ready["ca_file"]:
         hec["ca_file"] = Path(remote.ready["ca_file"])
     sending = Sending(folder, [remote.ready["url"]], remote.ready["token"], routes=routes, **hec)
+    sending.target = target
     try:
-        module.run_sender = target  # type: ignore[assignment]
         started = cpu_of_start(sending)
         raw = 0
         for pull in pulls(megabytes * 1_000_000, codec, generator or {}):
@@ -95,7 +94,6 @@ def measure(
     finally:
         sending.close()
         remote.stop()
-        module.run_sender = run_sender
         del os.environ["SLS_SIEM_ENCODER"]
     requests = sum(stats["answers"].values())
     return [
@@ -122,12 +120,12 @@ def look(remote: Remote) -> dict[str, Any]:
     return found
 
 
-def run_with_zlib(context: ChildContext) -> None:
+def run_with_zlib(context: ChildContext, hosts: Path | None, name_server: str) -> None:
     """A sender's process where ISA-L is missing."""
     from worker import hec
 
     hec.fast_zlib = None
-    run_sender(context)
+    run_sender(context, hosts, name_server)
 
 
 def pulls(size: int, codec: str, options: dict[str, Any]) -> Iterator[Pull]:

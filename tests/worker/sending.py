@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ class Sending:
         """The sender's own /etc/hosts, in a mount namespace: needs root."""
         self.name_server = "127.0.0.1"
         """Whom it asks then. Nobody is there."""
+        self.target: Callable[[ChildContext, Path | None, str], None] = run_sender
+        """What its process runs."""
         self._thread: threading.Thread | None = None
         self._stopping: Stopping | None = None
         self._cursor = 1000
@@ -136,7 +138,7 @@ class Sending:
             self._thread = threading.Thread(target=self._run, args=(self.sender,), name="sender-0")
             self._thread.start()
             return
-        self.process = SPAWN.Process(target=run_sender, args=(context, self.hosts, self.name_server))
+        self.process = SPAWN.Process(target=self.target, args=(context, self.hosts, self.name_server))
         self.process.start()
 
     def _run(self, sender: Sender) -> None:
