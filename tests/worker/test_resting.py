@@ -148,7 +148,7 @@ def test_kill_9_with_acknowledgements_outstanding(tmp_path: Path) -> None:
 
 def test_a_body_that_is_damaged_meanwhile_is_set_aside_and_keeps_nobody_waiting() -> None:
     """Its events share a request with those of its neighbours, which are sent again without them."""
-    with splunk() as hec, quick([hec.url], TOKEN, ack="required", ack_timeout=3.0) as house:
+    with splunk() as hec, quick([hec.url], TOKEN, ack="required", ack_timeout=6.0) as house:
         first = house.put(logs=5)
         spoilt = house.put_mixed([("t", [{"k": str(n)} for n in range(5)])])
         last = house.put(logs=5)
@@ -263,7 +263,7 @@ def test_a_batch_that_is_encoded_otherwise_the_second_time_is_sent_again_whole(m
         return Encoded() if seen[pull.begin] == 2 else encode(self, pull, raw)
 
     monkeypatch.setattr(Encoder, "encode", forgetful)
-    with splunk() as hec, quick([hec.url], TOKEN, ack="required", ack_timeout=1.5) as house:
+    with splunk() as hec, quick([hec.url], TOKEN, ack="required", ack_timeout=6.0) as house:
         for _ in range(3):
             house.put(logs=5)
         house.start()
