@@ -26,11 +26,11 @@ def write_note(
     write_durably(lane / "damaged" / f"{name}.json", orjson.dumps(note).decode())
 
 
-def note_file(lane: Path, path: Path, why: str) -> list[dict[str, Any]]:
+def note_file(lane: Path, name: str, data: bytes, why: str) -> list[dict[str, Any]]:
     """The note of a file of which nothing else is known than what its header says; that too. Raises OSError."""
-    described, head = body.described(path.read_bytes()), body.head_of(path)
+    described, head = body.described(data), body.head_in(data)
     pulls = [one for one in described if {"key", "begin", "next"} <= one.keys()]
     letters = [one for one in described if "sls_id" in one]
     batch = head[1] if head and head[0] == body.BATCH else None
-    write_note(lane, path.name, why, batch=batch, pulls=pulls, letters=letters)
+    write_note(lane, name, why, batch=batch, pulls=pulls, letters=letters)
     return pulls or letters

@@ -84,10 +84,14 @@ def unpack(data: bytes) -> Body:
 def head_of(path: Path) -> tuple[int, int] | None:
     """The kind and the sequence number that a file says; None where it is not even a head of ours. Nothing is checked."""
     with path.open("rb") as file:
-        head = file.read(HEAD.size)
-    if len(head) < HEAD.size or not head.startswith(MAGIC):
+        return head_in(file.read(HEAD.size))
+
+
+def head_in(data: bytes) -> tuple[int, int] | None:
+    """The same, of bytes that are read already."""
+    if len(data) < HEAD.size or not data.startswith(MAGIC):
         return None
-    _magic, _version, kind, sequence, *_ = HEAD.unpack(head)
+    _magic, _version, kind, sequence, *_ = HEAD.unpack_from(data)
     return kind, sequence
 
 

@@ -114,7 +114,8 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
             for name, found in _sound(lane, names[start : start + _STEP], sql, beat):
                 if found.kind == body.BATCH and found.sequence in sequences:
                     why = f"another file says too that it is batch {found.sequence}"
-                    _set_aside(lane, lane / "v" / name, why, sql)
+                    path = lane / "v" / name
+                    _set_aside(lane, path, path.read_bytes(), why, sql)
                 elif found.kind == body.BATCH:
                     sequences.add(found.sequence)
                     insert_batch(
@@ -193,11 +194,11 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         try:
             yield name, body.unpack(data)
         except SpoolDamaged as error:
-            _set_aside(lane, path, str(error), sql)
+            _set_aside(lane, path, data, str(error), sql)
 
 
-def _set_aside(lane: Path, path: Path, why: str, sql: states.Sql) -> None:
-    described = note_file(lane, path, why)
+def _set_aside(lane: Path, path: Path, data: bytes, why: str, sql: states.Sql) -> None:
+    described = note_file(lane, path.name, data, why)
     path.rename(lane / "damaged" / path.name)
     sync_directory(lane / "damaged")
     add(sql, "damaged", 1)
