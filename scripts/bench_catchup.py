@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_tools import MB, Figure, Given, cpu_seconds, median, table
+from scripts.bench_tools import MB, Figure, Given, Took, cpu_seconds, median, table
 from tests.emulators.generator import Generator
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_client import SlsClient
@@ -40,23 +40,10 @@ TUNED: tuple[dict[str, Any], ...] = tuple(
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Took):
     """How one reader did."""
 
     name: str
-    raw: float
-    wall: float
-    cpu: float
-
-    @property
-    def speed(self) -> float:
-        """Raw MB a second."""
-        return self.raw / MB / self.wall
-
-    @property
-    def rate(self) -> float:
-        """Raw MB per CPU-second."""
-        return self.raw / MB / self.cpu
 
     def cells(self) -> list[str]:
         """For the table."""
@@ -178,4 +165,4 @@ def measure(name: str, shard: Shard, since: int, spent: float, raw: int) -> Run:
     read = sum(one.raw_bytes for one in pulls)
     between = read - pulls[0].raw_bytes
     wall = pulls[-1].time - pulls[0].time
-    return Run(name, between, wall, spent * between / min(read, raw))
+    return Run(between, wall, spent * between / min(read, raw), name)

@@ -68,7 +68,7 @@ def measure_half(given: Given) -> tuple[float, list[float]]:
     sink = {"hec_module": "scripts.bench_sink", "hec_options": ("--times",)}
     with House(given.work / "half", shards=8, consumers=2, senders=2, **sink) as house:  # type: ignore[arg-type]
         start(house)
-        most = through(house, given.megabytes).rate
+        most = through(house, given.megabytes).speed
         house.sls.post("feed", logs=most / 2 * MB / LOG, reuse=REUSE)
         time.sleep(5)
         since = time.time()

@@ -19,7 +19,7 @@ from supervisor.memory import pss
 
 MB = 1e6
 TICKS = os.sysconf("SC_CLK_TCK")
-__all__ = ["MB", "Figure", "Given", "cpu_seconds", "machine", "median", "pss", "table", "timed", "warm"]
+__all__ = ["MB", "Figure", "Given", "Took", "cpu_seconds", "machine", "median", "pss", "table", "timed", "warm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,25 @@ class Figure:
 
     def _meets(self, target: float | None) -> bool:
         return target is not None and (self.value >= target if self.least else self.value <= target)
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Raw bytes that went through, seconds of the wall clock, CPU-seconds."""
+
+    raw: float
+    wall: float
+    cpu: float
+
+    @property
+    def speed(self) -> float:
+        """Raw MB a second."""
+        return self.raw / MB / self.wall
+
+    @property
+    def rate(self) -> float:
+        """Raw MB per CPU-second."""
+        return self.raw / MB / self.cpu
 
 
 def machine() -> str:
