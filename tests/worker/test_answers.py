@@ -283,9 +283,13 @@ def test_6a_32_tokens_rotate_in_the_file_without_a_restart_and_without_a_pause(t
     with HecEmulator() as one, HecEmulator() as two, quick([one.url, two.url], "", token_file=path) as house:
         house.start()
 
+        def taken(hec: HecEmulator, after: int) -> list[str]:
+            # Whoever is asked with the old token just as it goes refuses once; then the next post shows nothing yet.
+            return [post.token for post in hec.posts()[after:] if post.status == 200]
+
         def both_take() -> bool:
             house.put(logs=2)
-            return bool(one.posts()[before_one:] and two.posts()[before_two:])
+            return bool(taken(one, before_one) and taken(two, before_two))
 
         for step in range(4):
             if step == 1:
@@ -301,7 +305,7 @@ def test_6a_32_tokens_rotate_in_the_file_without_a_restart_and_without_a_pause(t
             house.wait_empty()
             assert not [h for h in house.holds() if h["kind"] == "token"], step
         house.assert_none_lost(one.stored + two.stored)
-        assert (one.posts()[-1].token, two.posts()[-1].token) == (OTHER, OTHER)
+        assert set(taken(one, before_one) + taken(two, before_two)) == {OTHER}
 
 
 def test_6a_32_a_held_token_is_mended_by_the_file(tmp_path: Path) -> None:
