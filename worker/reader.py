@@ -21,13 +21,16 @@ from worker.intake import Intake
 from worker.logs import get_logger
 from worker.member import Member
 from worker.putter import Ticket
+from worker.room import Place
 from worker.sls_answer import RawPull
-from worker.sls_errors import BadAnswer, BadRequest, InvalidCursor, Revoked, SlsError
+from worker.sls_errors import BadAnswer, BadRequest, Declined, InvalidCursor, Revoked, SlsError
 from worker.verify import Unverified
 
 log = get_logger()
 #: Seconds after which a call that has not returned is a hang of ours: longer than every time-out.
 CALL_SECONDS = 150.0
+#: Seconds for which an answer whose size is more than was expected waits for room, before it is left to SLS.
+ADMIT_SECONDS = 10.0
 
 
 class _BadBody(BadAnswer):
@@ -128,43 +131,54 @@ class Reader:
 
     def _turn(self) -> None:
         """One pull, while the one before is being put."""
-        room, at = self._member.room, self._cursor
+        at = self._cursor
         self._held.deadline = float("inf")
-        expected = room.enter(lambda: self._member.max_in_pull, lambda: self._held.leaving or not self._may_pull())
-        if expected is None:
+        place = self._member.room.enter(lambda: self._member.max_in_pull, self._unwanted)
+        if place is None:
             return
-        held = expected
         pulled = wrong = None
+        taken = False
         generation = self._member.fence.generation
         try:
             if not self._member.fence.holds():
                 return
-            pulled = self._pull(at)
+            pulled = self._pull(at, place)
             if self._settle() != at or not self._member.fence.holds(generation) or self._held.abandoned:
                 return
-            held = len(pulled.body)
-            room.correct(expected, held)
-            self._member.expect(held)
-            if self._take(at, pulled, generation):
-                held = -1  # the putter leaves the room for us
+            place.correct(len(pulled.body))
+            self._member.expect(len(pulled.body))
+            taken = self._take(at, pulled, generation, place)
         except Revoked:
             raise
+        except Declined:
+            return
         except SlsError as error:
             wrong = error
         finally:
-            if held >= 0:
-                room.leave(held)
+            if not taken:
+                place.leave()
         if wrong is not None:
             self._failed(at, wrong, generation)
         elif pulled is not None:
             self._pause(pulled)
 
-    def _pull(self, at: int) -> RawPull:
+    def _unwanted(self) -> bool:
+        return self._held.leaving or not self._may_pull()
+
+    def _pull(self, at: int, place: Place) -> RawPull:
         member, started = self._member, time.monotonic()
         self._held.deadline = started + CALL_SECONDS
         count = pace.groups_to_ask(member.source.max_groups, member.context.board.memory_level)
+
+        def admit(size: int) -> bool:
+            until = time.monotonic() + ADMIT_SECONDS
+            if place.grow(size, lambda: self._unwanted() or time.monotonic() > until):
+                return True
+            member.expect(size)  # next time it waits for all of it before it asks
+            return False
+
         with self._asking():
-            pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask)
+            pulled = member.data.pull_raw(self._held.number, at, count, codec=member.codec.ask, admit=admit)
         member.report.observe("pull_seconds", time.monotonic() - started, source=member.source.name)
         member.troubles.clear(f"{self._area} pull")
         self._refusals = 0
@@ -183,7 +197,7 @@ class Reader:
         else:
             self._trouble("body" if isinstance(error, _BadBody) else "pull", error)
 
-    def _take(self, at: int, pulled: RawPull, generation: int) -> bool:
+    def _take(self, at: int, pulled: RawPull, generation: int, place: Place) -> bool:
         """To the putter; False when there is nothing to put."""
         try:
             pull = self._intake.accept(pulled, at, self._held.epoch, first=self._jump)
@@ -198,15 +212,14 @@ class Reader:
         if pull.suspect:
             log.error("a body cannot be verified; spooled as it came", source=self._member.source.name,
                       shard=self._held.number, begin=at, next=pull.next, groups=pull.groups)  # fmt: skip
-        size = len(pulled.body)
-        self._pending = Ticket(pull, lambda: self._still_ours(generation), lambda put: self._told(put, size))
+        self._pending = Ticket(pull, lambda: self._still_ours(generation), lambda put: self._told(put, place))
         self._cursor = pull.next
         self._member.putter.submit(self._pending)
         return True
 
-    def _told(self, answer: Answer | None, size: int) -> None:
+    def _told(self, answer: Answer | None, place: Place) -> None:
         """By the putter. What is durable may be checkpointed however long the pull in flight takes."""
-        self._member.room.leave(size)
+        place.leave()
         if answer is not None:
             self._held.durable = answer.next
 

@@ -7,44 +7,78 @@ from collections.abc import Callable
 
 
 class Room:
-    """Readers enter with what they expect, correct it when they know, and leave. One at a time always may."""
+    """At most `limit` bytes inside, or one pull, whatever its size."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._inside = 0
-        self._change = threading.Condition()
+        self.limit = limit
+        self.used = 0
+        """Bytes in flight now, with what is expected of calls not yet answered."""
+        self.inside = 0
+        self.growing: list[Place] = []
+        """Those that know their size and wait for it, in their order. They hold no body yet."""
+        self.change = threading.Condition()
 
-    @property
-    def used(self) -> int:
-        """Bytes in flight now."""
-        return self._used
-
-    def enter(self, expect: Callable[[], int], give_up: Callable[[], bool]) -> int | None:
-        """Wait for room; the bytes that are kept for the caller, None when it gave up.
+    def enter(self, expect: Callable[[], int], give_up: Callable[[], bool]) -> Place | None:
+        """Wait for room for a call; None when the caller gave up. One at a time always may.
 
         `expect` is asked again at each look: before the first pulls it is far too much, and they would come one by one.
         """
-        with self._change:
+        with self.change:
             expected = expect()
-            while self._inside and self._used + expected > self._limit:
+            while self.inside and self.used + expected > self.limit:
                 if give_up():
                     return None
-                self._change.wait(0.5)
+                self.change.wait(0.5)
                 expected = expect()
-            self._inside += 1
-            self._used += expected
-            return expected
+            self.inside += 1
+            self.used += expected
+            return Place(self, expected)
 
-    def correct(self, expected: int, found: int) -> None:
-        """Now the size is known."""
-        with self._change:
-            self._used += found - expected
-            self._change.notify_all()
 
-    def leave(self, size: int) -> None:
+class Place:
+    """What one pull holds of the room. Threads may hand it on; only one of them uses it."""
+
+    def __init__(self, room: Room, size: int) -> None:
+        self._room, self._size = room, size
+
+    def grow(self, size: int, give_up: Callable[[], bool]) -> bool:
+        """The answer's head is here and says its size: wait until it fits, before its body is read. False: gave up.
+
+        Who waits here holds nothing but what was expected of it. When nobody inside does anything else, the first goes
+        on all the same, or none ever would.
+        """
+        room = self._room
+        with room.change:
+            room.growing.append(self)
+            try:
+                while not self._fits(size):
+                    if give_up():
+                        return False
+                    room.change.wait(0.5)
+                self._set(size)
+                return True
+            finally:
+                room.growing.remove(self)
+                room.change.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        room = self._room
+        alone = room.growing[0] is self and len(room.growing) == room.inside
+        return alone or size <= self._size or room.used + size - self._size <= room.limit
+
+    def correct(self, size: int) -> None:
+        """So much it was."""
+        with self._room.change:
+            self._set(size)
+            self._room.change.notify_all()
+
+    def leave(self) -> None:
         """Put, or thrown away."""
-        with self._change:
-            self._inside -= 1
-            self._used -= size
-            self._change.notify_all()
+        with self._room.change:
+            self._room.inside -= 1
+            self._set(0)
+            self._room.change.notify_all()
+
+    def _set(self, size: int) -> None:
+        self._room.used += size - self._size
+        self._size = size

@@ -30,7 +30,17 @@ from worker.credentials import Credentials
 from worker.line import Asked, Line
 from worker.settings import SourceSettings
 from worker.sls_address import choose_proxies, is_address, is_loopback
-from worker.sls_answer import RawPull, as_expected, parse_json, parse_pull, read_body, refusal, unreachable
+from worker.sls_answer import (
+    Admit,
+    RawPull,
+    as_expected,
+    await_room,
+    parse_json,
+    parse_pull,
+    read_body,
+    refusal,
+    unreachable,
+)
 from worker.sls_errors import Misconfigured, SlsError
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
@@ -151,7 +161,7 @@ class SlsClient(LogClient):
 
     def _send(
         self, method: str, project: str | None, body: Any, resource: str, params: Any, headers: Any,
-        respons_body_type: str = "json", compute_content_hash: bool = True,
+        respons_body_type: str = "json", compute_content_hash: bool = True, admit: Admit | None = None,
     ) -> tuple[Any, dict[str, str]]:  # fmt: skip
         """One try. The SDK's own repeats ten times with a second's sleep."""
         data = body.encode() if isinstance(body, str) else body
@@ -165,7 +175,7 @@ class SlsClient(LogClient):
         self._auth.sign_request(method, resource, query, signed, data, compute_content_hash=compute_content_hash)
         origin = f"{self.http_type}{prefix}{self._endpoint}"
         target = quote(resource, safe="/%") + (f"?{urlencode(query)}" if query else "")
-        status, content, found = self._exchange(method, origin, target, data, signed)
+        status, content, found = self._exchange(method, origin, target, data, signed, admit)
         if status != 200:
             raise refusal(status, content, found)
         if respons_body_type != "json":
@@ -173,7 +183,7 @@ class SlsClient(LogClient):
         return parse_json(content), found
 
     def _exchange(
-        self, method: str, origin: str, target: str, body: bytes | None, headers: dict[str, str]
+        self, method: str, origin: str, target: str, body: bytes | None, headers: dict[str, str], admit: Admit | None
     ) -> tuple[int, bytes, dict[str, str]]:
         headers["User-Agent"] = self._user_agent
         until = time.monotonic() + self.deadline
@@ -182,6 +192,8 @@ class SlsClient(LogClient):
             answer = line.call(method, line.target.removesuffix("/") + target, headers, body)
             try:
                 found = {name.lower(): value for name, value in answer.headers.items()}
+                if admit is not None and answer.status == 200:
+                    until += await_room(found, admit)
                 return answer.status, read_body(answer, found, until), found
             finally:
                 answer.close()  # what was read to its end has given its connection back before
@@ -190,8 +202,19 @@ class SlsClient(LogClient):
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:  # requests' errors are OSErrors
             raise unreachable(error) from error
 
-    def pull_raw(self, shard: int, cursor: int, count: int, *, codec: str = "lz4", end: int | None = None) -> RawPull:
-        """LogGroups from `cursor`, as they came."""
+    def pull_raw(
+        self,
+        shard: int,
+        cursor: int,
+        count: int,
+        *,
+        codec: str = "lz4",
+        end: int | None = None,
+        admit: Admit | None = None,
+    ) -> RawPull:
+        """LogGroups from `cursor`, as they came. Declined when `admit` refuses the size that the answer's head announces;
+        it may take its time: the body waits with SLS.
+        """
         params = {"type": "log", "cursor": cursors.to_text(cursor), "count": str(count)}
         if end is not None:
             params["end_cursor"] = cursors.to_text(end)
@@ -199,7 +222,7 @@ class SlsClient(LogClient):
             params |= {"query": self._settings.query, "pullMode": "scan_on_stream"}
         wanted = {"Accept-Encoding": codec, "Accept": "application/x-protobuf"}
         path = f"/logstores/{self._settings.logstore}/shards/{shard}"
-        body, found = self._send("GET", self._settings.project, None, path, params, wanted, "binary")
+        body, found = self._send("GET", self._settings.project, None, path, params, wanted, "binary", admit=admit)
         return parse_pull(body, found, cursor)
 
     def get_cursor_at(self, shard: int, where: str) -> int:

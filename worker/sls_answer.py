@@ -6,14 +6,16 @@ import contextlib
 import json
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from worker import cursor as cursors
-from worker.sls_errors import BadAnswer, ProxyRefused, SlsError, TlsRefused, Unreachable, classify
+from worker.sls_errors import BadAnswer, Declined, ProxyRefused, SlsError, TlsRefused, Unreachable, classify
 
 MAX_BODY = 64 << 20
+Admit = Callable[[int], bool]
+"""Bytes announced, in; whether they may come, out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,14 @@ def as_expected(what: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadAnswer(f"the answer to {what} is not SLS's: {type(error).__name__} {error}") from error
+
+
+def await_room(headers: Mapping[str, str], admit: Admit) -> float:
+    """Seconds until `admit` let the body come; Declined where it will not. What announces no size is let in."""
+    announced, before = headers.get("content-length", ""), time.monotonic()
+    if announced.isdigit() and not admit(min(int(announced), MAX_BODY)):
+        raise Declined(f"{announced} bytes are not wanted now")
+    return time.monotonic() - before
 
 
 def read_body(raw: Any, headers: Mapping[str, str], until: float) -> bytes:

@@ -71,6 +71,12 @@ class ForgottenConsumer(SlsError):
     """SLS has forgotten this consumer: let go of all shards, come back with an empty list."""
 
 
+class Declined(SlsError):
+    """We do not want the answer's body now. SLS has it."""
+
+    advice = "nothing to do: it is asked for again"
+
+
 class InvalidCursor(SlsError):
     """Older than retention, or beyond the end."""
 

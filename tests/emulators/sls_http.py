@@ -89,6 +89,8 @@ class HttpServer:
         self._served = 0
         self.stopping = threading.Event()
         self.keep_alive: float | None = None
+        self.send_buffer: int | None = None
+        """Bytes of a connection's own buffer: little, and an answer has left only when the client has read nearly all of it."""
         self.greet: Callable[[str, str], Reading | None] | None = None  # method and target, before the body is read
         self.port = port
 
@@ -143,6 +145,8 @@ class HttpServer:
     def _serve(self, connection: socket.socket, peer: str, number: int, listener: socket.socket) -> None:
         with contextlib.suppress(OSError, _Ended):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.send_buffer is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer)
             connection = self._encrypt(connection) if self._encrypted else connection
             if self._talk(connection, peer, number, listener):
                 connection = self._encrypt(connection)

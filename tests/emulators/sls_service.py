@@ -6,7 +6,7 @@ import ipaddress
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.emulators import sls_calls as calls
@@ -52,6 +52,8 @@ class Service:
         self.requests: deque[RequestRecord] = deque(maxlen=20_000)
         self.counts: Counter[tuple[str, int, str]] = Counter()
         self.sent_bytes = 0
+        self.taken_bytes = 0
+        """Of pulls' bodies that were handed to the network whole; see `HttpServer.send_buffer`."""
         self.cache = pulling.BodyCache()
         self._stopping = stopping
         self._answered = 0
@@ -165,7 +167,17 @@ class Service:
                 shard.read_bytes -= found.raw_bytes
             shard.high_water = max(shard.high_water, found.next)
             shard.pulls.append(PullRecord(now, part.cursor, found.next, found.count, found.raw_bytes, client, wanted))
-        return Response(200, pulling.headers(part, found, now, wanted), found.body)
+        return Response(
+            200, pulling.headers(part, found, now, wanted), found.body, told=self._count_taken(len(found.body))
+        )
+
+    def _count_taken(self, size: int) -> Callable[[bool], None]:
+        def told(was_sent: bool) -> None:
+            if was_sent:
+                with self.lock:
+                    self.taken_bytes += size
+
+        return told
 
     def _record(self, call: Call, request: Request, response: Response, fault: str) -> None:
         code = response.headers.pop("x-emulator-code", "")

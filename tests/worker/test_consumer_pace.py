@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from itertools import pairwise
@@ -18,6 +19,7 @@ from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_service import RequestRecord
 from tests.waiting import poll
 from tests.worker.consuming import House, source_of, stored
+from tests.worker.sending import log_group
 from worker.pace import SLOW, SMALL
 
 
@@ -98,3 +100,37 @@ def test_no_more_bytes_are_in_flight_than_may_be_and_one_pull_always_goes(
             assert limit / 4 < most <= 2 * limit
         else:
             assert most > 2 << 20
+
+
+def test_bodies_larger_than_expected_wait_with_sls_for_room_and_no_more_is_read(tmp_path: Path) -> None:
+    """Quiet shards wake at once, each with a body of many times what the last ones brought. While somebody else writes to
+    the lane's index nothing is put, so all that the emulator has got rid of is in flight.
+    """
+    limit, shards = 4 << 20, 16
+    group = log_group("noise", [{"content": os.urandom(500_000).hex()}])
+    with SlsEmulator(shards=shards, knobs=Knobs(forced_codec="lz4")) as sls:
+        sls.server.send_buffer = 32 << 10
+        with House(tmp_path / "spool", source_of(sls), in_flight=limit) as house:
+            house.start()
+            quiet = [sls.store().shards[number].pulls for number in range(shards)]
+            poll(lambda: all(len(pulls) > 3 for pulls in quiet), "all shards are read, and bring nothing")
+            sls.faults.add("delay", "pull", seconds=2)  # so all have asked before one is answered
+            house.turns(2)
+            with closing(sqlite3.connect(lane_of(house) / "cache.db", isolation_level=None)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                for number in range(shards):
+                    sls.repeat([group], 1, number)
+                poll(lambda: sum(pulls[-1].count for pulls in quiet) > shards / 2, "most are answered")
+                house.turns(3)
+                taken, most = sls.service.taken_bytes, limit + largest(sls)
+                assert limit / 2 < taken <= most, "as much as may be, and one more at most"
+                db.execute("ROLLBACK")
+            sls.faults.clear()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+        assert sls.service.taken_bytes > 2 * most, "they were larger than that together"
+
+
+def largest(sls: SlsEmulator) -> int:
+    return max(one.sent_bytes for one in list(sls.service.requests) if one.operation == "pull")

@@ -18,7 +18,7 @@ from tests.waiting import poll
 from worker import putter as module
 from worker.putter import MAX_BYTES, MAX_PULLS, Putter, Ticket, need_room, take
 from worker.report import Report
-from worker.room import Room
+from worker.room import Place, Room
 
 
 def make_pull(begin: int = 0, size: int = 100, shard: int = 0) -> Pull:
@@ -170,32 +170,76 @@ def test_the_free_space_is_looked_at_before_each_put(
         need_room(settings)
 
 
+def enter(room: Room, size: int) -> Place:
+    place = room.enter(lambda: size, lambda: True)
+    assert place is not None
+    return place
+
+
 def test_room_is_bounded_but_one_may_always_enter() -> None:
     room = Room(100)
-    assert room.enter(lambda: 1000, lambda: True)
+    first = enter(room, 1000)
     assert not room.enter(lambda: 1, lambda: True)
-    room.correct(1000, 60)
-    assert room.enter(lambda: 40, lambda: True)
+    first.correct(60)
+    second = enter(room, 40)
     assert not room.enter(lambda: 1, lambda: True)
-    entered = threading.Event()
-
-    def enter() -> None:
-        if room.enter(lambda: 50, lambda: False):
-            entered.set()
-
-    waiter = threading.Thread(target=enter)
+    entered: list[Place | None] = []
+    waiter = threading.Thread(target=lambda: entered.append(room.enter(lambda: 50, lambda: False)))
     waiter.start()
-    assert not entered.wait(0.1)
-    room.leave(60)
-    assert entered.wait(5)
-    waiter.join(5)
-    room.leave(40)
-    room.leave(50)
+    assert not entered
+    first.leave()
+    waiter.join(30)
+    (third,) = entered
+    assert third is not None
+    assert room.used == 90
+    second.leave()
+    third.leave()
+    assert room.used == 0
+
+
+def test_a_pull_that_is_larger_than_expected_waits_for_room_before_it_is_read() -> None:
+    room = Room(100)
+    first, second = enter(room, 50), enter(room, 10)
+    assert not second.grow(51, lambda: True)
+    assert room.used == 60, "what it did not get it does not hold"
+    grown: list[bool] = []
+    waiter = threading.Thread(target=lambda: grown.append(second.grow(51, lambda: False)))
+    waiter.start()
+    poll(lambda: room.growing == [second], "it waits")
+    assert first.grow(20, lambda: True), "smaller than expected: that is always well, and makes room"
+    waiter.join(30)
+    assert grown == [True]
+    assert room.used == 71
+
+
+def test_when_all_inside_wait_for_more_the_first_goes_on_and_then_the_next() -> None:
+    room, done = Room(100), []
+    places = [enter(room, 10) for _ in range(5)]
+
+    def grow(number: int) -> None:
+        assert places[number].grow(300, lambda: False)
+        done.append(number)
+
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=grow, args=(number,)))
+        threads[-1].start()
+        if number < 4:
+            poll(lambda: len(room.growing) == number + 1, "it waits")  # noqa: B023
+            assert not done, "somebody is inside who does not wait"
+    for number in range(5):
+        poll(lambda: len(done) == number + 1, "one goes on")  # noqa: B023
+        assert done[number] == number
+        assert room.used == 300 + 10 * (4 - number), "and no other before it has left"
+        places[number].leave()
+    for thread in threads:
+        thread.join(30)
     assert room.used == 0
 
 
 def test_who_waits_for_room_goes_by_what_is_expected_now() -> None:
     room, expected = Room(100), iter([1000, 50])
-    assert room.enter(lambda: 50, lambda: True) == 50
-    assert room.enter(lambda: next(expected), lambda: False) == 50
+    assert room.enter(lambda: 50, lambda: True)
+    assert room.enter(lambda: next(expected), lambda: False)
+    assert room.used == 100
     assert room.used == 100

@@ -248,6 +248,6 @@ def test_what_we_lean_on_in_the_sdk_is_still_there() -> None:
     sdk._session.close()
     wanted = ["method", "project", "body", "resource", "params", "headers", "respons_body_type", "compute_content_hash"]
     assert list(inspect.signature(made._send).parameters)[1:] == wanted
-    assert list(inspect.signature(SlsClient._send).parameters)[1:] == wanted
+    assert list(inspect.signature(SlsClient._send).parameters)[1:] == [*wanted, "admit"]
     assert callable(AuthV1._getGMT)
     assert callable(AuthV4._do_sign_request)
