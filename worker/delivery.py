@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from worker.acks import Channel
 from worker.breaker import Breakers
 from worker.confirm import Confirming, Fate, Submit
-from worker.encode import Encoder
 from worker.endpoint import LEAST_CAP, Endpoint, choose
 from worker.hec import HecClient
 from worker.isolate import Isolation
@@ -47,8 +46,8 @@ class Delivery:
     """Queue and endpoints of one sender."""
 
     def __init__(
-        self, settings: HecSettings, report: Report, submit: Submit, encoder: Encoder, resting: Resting,
-    ) -> None:  # fmt: skip
+        self, settings: HecSettings, report: Report, submit: Submit, refusals: Refusals, resting: Resting
+    ) -> None:
         self._settings = settings
         self._report = report
         self._submit = submit
@@ -59,8 +58,8 @@ class Delivery:
         self._breakers = Breakers(settings, report)
         self.endpoints = self._breakers.endpoints
         self.queue: deque[Request] = deque()
-        self.refusals = Refusals(settings, report, encoder)
-        self.holds = self.refusals.holds
+        self.refusals = refusals
+        self.holds = refusals.holds
         self._isolation = Isolation(self.queue, self.refusals, report, self.accepted)
         self._confirming = Confirming(
             settings, self.client, submit, self._breakers, Fate(delivered=self.accepted, again=self._again)

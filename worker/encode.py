@@ -19,12 +19,14 @@ from worker.decode import Undecodable
 from worker.encode_python import Pairs, encode_group, merged, merged_fields, read_group, shape, split
 from worker.envelope import HOSTNAME, Plan, cursor_part, id_head, make_plan, text
 from worker.loggroup import LogGroup
-from worker.routes import Router
+from worker.routes import Resolved, Router
 
 #: Which one runs; see worker/compiled.py.
 ENCODER = "python" if compiled.module is None else "compiled"
 #: Plans are remembered per topic, source and host name; hostile ones must not fill the memory.
 _MOST_PLANS = 20_000
+#: The field that keeps the index an event was meant for.
+WANTED_INDEX = "wanted_index"
 #: What the compiled encoder does with a kind of group; its `Row` is start, size, kind and logs.
 _PLAIN, _DROP, _LOOK, _ASK = 0, 1, 2, 3
 _ROW = struct.Struct("=QQII")
@@ -148,10 +150,11 @@ def _first_of(row: tuple[int, int, int]) -> int:
 
 
 class Encoder:
-    """Holds the plans; one per sender."""
+    """Holds the plans; one per sender, and one more for what goes to the fallback index."""
 
-    def __init__(self, router: Router, compiled: bool | None = None) -> None:
-        self._router = router
+    def __init__(self, router: Router, compiled: bool | None = None, *, index: str = "") -> None:
+        """With `index` all events go there, and say for which one they were meant."""
+        self._router, self._index = router, index
         self.compiled = ENCODER == "compiled" if compiled is None else compiled
         self._plans: dict[tuple[object, ...], Plan] = {}
 
@@ -190,12 +193,19 @@ class Encoder:
         if plan is None:
             if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
-            resolved = self._router.resolve(pull.source, pull.key.project, pull.key.logstore, topic)
+            resolved = self._resolve(pull.source, pull.key.project, pull.key.logstore, topic)
             plan = self._plans[key] = make_plan(
                 resolved, topic=topic, source=source, hostname=hostname, project=pull.key.project, head=head,
                 id_field=self._router.id_field,
             )  # fmt: skip
         return plan
+
+    def _resolve(self, source: str, project: str, logstore: str, topic: str) -> Resolved:
+        resolved = self._router.resolve(source, project, logstore, topic)
+        if self._index in {"", resolved.index}:
+            return resolved
+        fields = resolved.settings.fields | ({WANTED_INDEX: resolved.index} if resolved.index else {})
+        return replace(resolved, index=self._index, settings=replace(resolved.settings, fields=fields))
 
     def _encode_compiled(self, pull: Pull, raw: bytes, head: str) -> Encoded:
         """Two passes: scan and validate every group, resolve the plan of each kind, then encode all without the GIL.
@@ -230,14 +240,11 @@ class Encoder:
         encoded.spans = Spans(found[4], list(spans))
         return encoded
 
-    def encode_letter(self, letter: DeadLetter, index: str = "", note: str = "") -> Encoded:
-        """A dead letter with today's settings and its old id. To another index, with a note of the one it was meant for."""
+    def encode_letter(self, letter: DeadLetter) -> Encoded:
+        """A dead letter with today's settings and its old id."""
         group = LogGroup()
         group.ParseFromString(letter.log)
-        resolved = self._router.resolve(letter.source, letter.project, letter.logstore, text(group.Topic))
-        if index:
-            fields = resolved.settings.fields | {note: resolved.index}
-            resolved = replace(resolved, index=index, settings=replace(resolved.settings, fields=fields))
+        resolved = self._resolve(letter.source, letter.project, letter.logstore, text(group.Topic))
         front, _, place = letter.sls_id.rpartition("-")
         head, _, cursor = front.rpartition("-")
         plan = make_plan(

@@ -63,7 +63,7 @@ class Packing:
         self.growth += (max(1.0, size / max(1, batch.bytes)) - self.growth) / 8
 
     def _queue_events(self, work: BatchWork, place: int, encoded: Encoded) -> None:
-        work.parts[place] = Part(encoded, len(encoded), len(encoded.data))
+        work.parts[place] = Part(encoded, self._encoder, len(encoded), len(encoded.data))
         work.pending += len(encoded)
         self._credit -= len(encoded.data)
         for mine, theirs in ((work.decoded, encoded.decoded), (work.filtered, encoded.filtered)):

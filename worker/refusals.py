@@ -7,7 +7,7 @@ token, a route, a firewall that dislikes certain bytes) parks them, so that the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 
@@ -15,20 +15,19 @@ from buffer.values import DeadLetter
 from worker.decode import open_pull
 from worker.encode import Encoder, Span
 from worker.holds import Hold, Holds, Storm
+from worker.lanes import LaneWork
 from worker.letter import Opened, letter_of
 from worker.logs import get_logger
 from worker.pack import Piece, Request
 from worker.report import Report
 from worker.settings import HecSettings
-from worker.settle import BatchWork, LetterWork
+from worker.settle import LetterWork, Part
 from worker.tokens import mask
 from worker.verdict import Act, Verdict
 
 log = get_logger()
 #: Seconds for which events go to the fallback index unasked, after Splunk refused theirs.
 FALLBACK_FOR = 60.0
-#: The field that keeps the index an event was meant for.
-WANTED_INDEX = "wanted_index"
 INDEX_HINT = "add the index to the token's allowed indexes, or change the route, then `systemctl reload sls-siem`"
 ROUTE_HINT = "see `sls-siem dead ls` for Splunk's reason; mend the route, then `systemctl reload sls-siem`"
 PAYLOAD_HINT = (
@@ -39,10 +38,13 @@ PAYLOAD_HINT = (
 class Refusals:
     """Holds that park, storms, and the way to the dead letters."""
 
-    def __init__(self, settings: HecSettings, report: Report, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: HecSettings, report: Report, lanes: Mapping[str, LaneWork], to_fallback: Encoder
+    ) -> None:
         self._settings = settings
         self._report = report
-        self._encoder = encoder
+        self._lanes = lanes
+        self._to_fallback = to_fallback
         self.holds = Holds()
         self._storms: dict[str, Storm] = {}
         self._wrong: dict[str, float] = {}
@@ -89,16 +91,22 @@ class Refusals:
         return []
 
     def _redirected(self, piece: Piece) -> Piece:
-        """The event for the fallback index; it says which one it was meant for."""
+        """The same events for the fallback index. Their pull is encoded once more as if all of it went there, so that what
+        stands where stays the same, and what rests can be made anew.
+        """
         work = piece.work
-        nothing = Verdict(Act.HOLD)
-        letter = work.letter if isinstance(work, LetterWork) else next(self._letters(piece, nothing, "dead", ""))
-        encoded = self._encoder.encode_letter(letter, self._settings.fallback_index, WANTED_INDEX)
-        row, place = piece.encoded.locate(piece.first)
-        encoded.firsts, encoded.places = [-place], [row]
-        if isinstance(work, BatchWork):
-            work.keeps(len(encoded.data))
-        return Piece(work, encoded, piece.source, 0, 1)
+        if isinstance(work, LetterWork):
+            return Piece(work, self._to_fallback.encode_letter(work.letter), piece.source, 0, 1)
+        part = work.redirected.get(piece.source)
+        if part is None or not part.is_loaded:
+            pull = work.batch.pulls[piece.source]
+            encoded = self._to_fallback.encode(pull, open_pull(pull))
+            if part is None:
+                part = Part(encoded, self._to_fallback, len(encoded), len(encoded.data))
+                work.redirected[piece.source] = part
+            part.encoded.become(encoded)
+            self._lanes[work.lane].hold(work, work.bytes + part.bytes)
+        return Piece(work, part.encoded, piece.source, piece.first, piece.count)
 
     # what is known to be refused is not sent
 
@@ -116,8 +124,7 @@ class Refusals:
                 elif isinstance(fate, Hold):
                     self.park(part, fate)
                 else:
-                    for one in part.singles():
-                        kept.add(self._redirected(one))
+                    kept.add(self._redirected(part))
         if not changed:
             return request
         request.gone = True

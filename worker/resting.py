@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from buffer.values import Batch
 from worker.decode import Undecodable, open_pull
-from worker.encode import Encoder
 from worker.lanes import LaneWork
 from worker.logs import get_logger
 from worker.pack import Piece, Request
@@ -25,9 +24,8 @@ class Changed(Exception):
 class Resting:
     """Of one sender. A batch is let go once all that is pending of it rests, and loaded when the first of it wakes."""
 
-    def __init__(self, lanes: Mapping[str, LaneWork], encoder: Encoder, report: Report) -> None:
+    def __init__(self, lanes: Mapping[str, LaneWork], report: Report) -> None:
         self._lanes = lanes
-        self._encoder = encoder
         self._report = report
         self._loaded: dict[int, BatchWork] = {}
         """By identity: those of which something rests or did."""
@@ -80,7 +78,7 @@ class Resting:
                 self._lose(work)  # the lane has set it aside, counted and said it
                 return
             self._dress(lane, work, found[0])
-        part = work.parts[piece.source]
+        part = work.part_of(piece.source, piece.encoded)
         if not part.is_loaded:
             try:
                 self._encode(lane, work, part, piece.source)
@@ -94,7 +92,7 @@ class Resting:
 
     def _encode(self, lane: LaneWork, work: BatchWork, part: Part, place: int) -> None:
         pull = work.batch.pulls[place]
-        encoded = self._encoder.encode(pull, open_pull(pull))
+        encoded = part.encoder.encode(pull, open_pull(pull))
         if (len(encoded), len(encoded.data)) != (part.events, part.bytes):
             raise Changed(f"{len(encoded)} events of {len(encoded.data)} bytes, {part.events} of {part.bytes} before")
         part.encoded.become(encoded)

@@ -26,6 +26,7 @@ from worker.lanes import LaneWork, serves
 from worker.logs import get_logger
 from worker.packing import Packing
 from worker.process import Stopping, Trimmer, begin, trim_memory
+from worker.refusals import Refusals
 from worker.report import Report
 from worker.resend import Resending
 from worker.resting import Resting
@@ -67,10 +68,12 @@ class Sender:
         self._done: SimpleQueue[Future[Callable[[], None]]] = SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(self._settings.in_flight + 2, thread_name_prefix="post")
-        encoder = Encoder(Router(context.settings.routes, self._settings))
+        router = Router(context.settings.routes, self._settings)
+        encoder, to_fallback = Encoder(router), Encoder(router, index=self._settings.fallback_index)
         self._lanes: dict[str, LaneWork] = {}
-        resting = Resting(self._lanes, encoder, self._report)
-        self.delivery = Delivery(self._settings, self._report, self._submit, encoder, resting)
+        refusals = Refusals(self._settings, self._report, self._lanes, to_fallback)
+        resting = Resting(self._lanes, self._report)
+        self.delivery = Delivery(self._settings, self._report, self._submit, refusals, resting)
         self._packing = Packing(self.delivery, encoder, self._settings.max_bytes_per_second / context.senders)
         self._resending = Resending(self._lanes, self.delivery, encoder, self._report, self._packing.pack)
         self._rescan_at = self._report_at = 0.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from buffer.values import Batch, DeadLetter, Tally
-from worker.encode import Encoded
+from worker.encode import Encoded, Encoder
 
 #: Bytes that are left of a batch, and of each of its pulls, whose events were let go; that an event which waits for the ack
-#: as a dead letter, or encoded by itself, takes besides its own.
+#: as a dead letter takes besides its own.
 BARE, OBJECTS = 2 << 10, 2 << 10
 
 
@@ -22,6 +22,8 @@ class Part:
     """The events of one pull of a batch."""
 
     encoded: Encoded
+    encoder: Encoder
+    """Who made them, and makes them anew."""
     events: int
     bytes: int
 
@@ -52,6 +54,8 @@ class BatchWork:
     """Compressed and encoded together: what it holds of the memory."""
     parts: dict[int, Part] = field(default_factory=dict)
     """By the pull's place."""
+    redirected: dict[int, Part] = field(default_factory=dict)
+    """The same, encoded for the fallback index: of those pulls of which some events go there."""
     resting: int = 0
     """Of those pending: in requests whose bytes are not needed now (worker/resting.py)."""
     is_bare: bool = False
@@ -59,7 +63,7 @@ class BatchWork:
     is_lost: bool = False
     """The lane has it no more, or it is taken apart anew: nothing of it is sent from here."""
     _stays: int = 0
-    """Bytes that its letters, and events encoded by themselves, hold until the ack."""
+    """Bytes that its letters hold until the ack."""
 
     def accept(self, encoded: Encoded, first: int, count: int) -> None:
         """These were taken by Splunk."""
@@ -70,12 +74,13 @@ class BatchWork:
         """This one was refused, or waits for a hold."""
         self.pending -= 1
         self.buried.append(letter)
-        self.keeps(len(letter.log))
+        self._stays += len(letter.log) + OBJECTS
         raised(self.buried_by, route, 1)
 
-    def keeps(self, size: int) -> None:
-        """So many bytes of one event stay until the ack, whatever is let go."""
-        self._stays += size + OBJECTS
+    def part_of(self, place: int, encoded: Encoded) -> Part:
+        """The one that these events of the pull in that place belong to."""
+        redirected = self.redirected.get(place)
+        return redirected if redirected is not None and redirected.encoded is encoded else self.parts[place]
 
     def release(self, hold: str) -> None:
         """It ended before these were written down as waiting for it."""
@@ -93,7 +98,7 @@ class BatchWork:
 
     def let_go(self) -> int:
         """Keep only which events wait; the bytes that stay."""
-        for part in self.parts.values():
+        for part in (*self.parts.values(), *self.redirected.values()):
             part.encoded.become(Encoded())
         wanted = {place for place, _ in self.set_aside}
         pulls = [pull if at in wanted else replace(pull, body=b"") for at, pull in enumerate(self.batch.pulls)]

@@ -28,9 +28,9 @@ def pull_of(raw: bytes, groups: int, *, begin: int = 1000, sparse: bool = False,
 class Pair:
     """Both encoders with the same routes; what they say must be the same."""
 
-    def __init__(self, *routes: RouteSettings, **hec: Any) -> None:
+    def __init__(self, *routes: RouteSettings, index: str = "", **hec: Any) -> None:
         router = Router(routes, replace(HEC, **hec))
-        self.python, self.compiled = Encoder(router, compiled=False), Encoder(router, compiled=True)
+        self.python, self.compiled = (Encoder(router, compiled=one, index=index) for one in (False, True))
 
     def encode(self, groups: list[bytes], **pull: Any) -> Encoded:
         raw = wire.group_list(groups)

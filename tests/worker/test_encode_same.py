@@ -15,6 +15,7 @@ from tests.emulators.generator import Generator
 from tests.emulators.generator_nasty import broken_groups, nasty_groups
 from tests.emulators.generator_topics import TOPICS
 from tests.worker.encoding import GROUPS, Pair, events, expected_event, pull_of
+from tests.worker.sending import log_group
 from worker import compiled
 from worker.decode import Undecodable
 from worker.settings import RouteSettings
@@ -53,6 +54,27 @@ def test_nasty_groups_arrive_whole_and_the_same_from_both(name: str) -> None:
 @pytest.mark.parametrize("topic", [topic.name for topic in TOPICS])
 def test_every_topic_of_the_generator_is_the_same_from_both(topic: str) -> None:
     check(Generator(3, topics=[topic], logs_per_group=20).data(60))
+
+
+def test_for_the_fallback_index_all_stays_in_its_place_and_says_where_it_was_meant_to_go() -> None:
+    """Routes with and without an index, and one that leads there anyway; both encoders."""
+    routes = (
+        RouteSettings(topic="a", index="secret", name="a", fields={"team": "x"}), RouteSettings(topic="b", index="last"),
+        RouteSettings(topic="d", drop=True, name="d"), RouteSettings(topic="j", json_fields=("k",), index="other"),
+    )  # fmt: skip
+    groups = [log_group(topic, [{"k": '{"n": 1}'}, {"v": "2"}]) for topic in "abcdjb"]
+    plain, redirected = Pair(*routes).encode(groups), Pair(*routes, index="last").encode(groups)
+    assert redirected.ends != plain.ends
+    assert len(redirected) == len(plain) == 10
+    wanted = {"a": "secret", "j": "other"}
+    for event, (before, after) in enumerate(zip(events(plain), events(redirected), strict=True)):
+        was, now = json.loads(before), json.loads(after)
+        topic = was["event"]["__topic__"]
+        note = {"fields": was.get("fields", {}) | {"wanted_index": wanted[topic]}} if topic in wanted else {}
+        assert now == was | {"index": "last"} | note
+        assert redirected.sls_id(event) == plain.sls_id(event)
+        assert redirected.span(event).index == "last"
+        assert redirected.span(event).route == plain.span(event).route
 
 
 def test_the_mix_with_nasty_groups_in_between_is_the_same_from_both() -> None:

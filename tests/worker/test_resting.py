@@ -65,13 +65,18 @@ def bodies(house: Sending) -> list[Path]:
     return sorted((path for path, head in found.items() if head), key=lambda path: found[path] or (0, 0))
 
 
-def test_a_window_of_what_is_not_acknowledged_takes_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", ["", "unknown"], ids=["", "redirected to the fallback index"])
+def test_a_window_of_what_is_not_acknowledged_takes_no_memory(tmp_path: Path, index: str) -> None:
     """A process of its own: 64 MiB of events that Splunk has and has not acknowledged, under a bound on data in flight that
     they all fit in. Then all is acknowledged, and is there once."""
-    limits = {"max_unacked_bytes": 256 * MIB, "ack_timeout": 3600.0}
+    limits: dict[str, Any] = {"max_unacked_bytes": 256 * MIB, "ack_timeout": 3600.0}
+    fallback: dict[str, Any] = {"on_incorrect_index": "fallback", "fallback_index": "main"}
+    routes = (RouteSettings(index=index, name="all"),)
     with (
-        splunk(keep_envelopes=False) as hec,
-        sending(tmp_path, [hec.url], TOKEN, ack="required", memory=1 << 30, **limits) as house,
+        splunk(Token(TOKEN, ack=True, indexes=("main",)), keep_envelopes=False) as hec,
+        sending(
+            tmp_path, [hec.url], TOKEN, ack="required", memory=1 << 30, routes=routes, **limits, **fallback
+        ) as house,
     ):
         house.start()
         house.put(logs=100, size=10_000)
