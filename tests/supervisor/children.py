@@ -7,9 +7,13 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from worker.child import ChildContext
-from worker.process import begin, trim_memory
+from worker.process import Stopping, begin, trim_memory
+
+#: Bytes of the whole tree: of the 192 MiB that are allowed it, more than 85 % and less than 95 %.
+BURST = 176 << 20
 
 
 def _note(context: ChildContext, word: str) -> None:
@@ -20,7 +24,10 @@ def _note(context: ChildContext, word: str) -> None:
 
 def well(context: ChildContext) -> None:
     """Beats, and drains on TERM."""
-    stopping = begin(context)
+    _work(context, begin(context))
+
+
+def _work(context: ChildContext, stopping: Stopping) -> None:
     _note(context, "begun")
     while not stopping.wait(0.1):
         context.board.beat(context.index)
@@ -82,7 +89,7 @@ def slow_boot(context: ChildContext) -> None:
     """Takes its time before the first beat."""
     stopping = begin(context)
     stopping.wait(1.0)
-    well(context)
+    _work(context, stopping)
 
 
 def leaks(context: ChildContext) -> None:
@@ -105,7 +112,11 @@ def real_consumer(context: ChildContext) -> None:
 
 
 def balloon(context: ChildContext) -> None:
-    """While the file `blow` is there, larger by the turn until pulling has to stop; without it, small again."""
+    """While the file `blow` is there, larger by the turn until pulling has to stop; without it, small again. It looks for itself
+    how large the tree is: the supervisor may stand still meanwhile.
+    """
+    from supervisor.memory import usage
+
     stopping = begin(context)
     _note(context, "begun")
     blow = context.run_directory.parent.parent / "blow"
@@ -115,5 +126,9 @@ def balloon(context: ChildContext) -> None:
         if not blow.exists():
             kept.clear()
             trim_memory()
-        elif context.board.memory_level < 2:
+        elif context.board.memory_level < 2 and sum(usage(_tree(context.supervisor_pid)).values()) < BURST:
             kept.append(b"x" * (1 << 20))
+
+
+def _tree(supervisor: int) -> list[int]:
+    return [supervisor, *map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())]

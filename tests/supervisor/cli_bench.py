@@ -84,7 +84,7 @@ max_bytes = "64MiB"
 
     def run(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*words), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+            self.command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
             env=self.environment | (env or {}),
         )  # fmt: skip
 

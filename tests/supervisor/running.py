@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))  # as sls-siem does
-import importlib, sys
+import importlib, sys, threading
 from pathlib import Path
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool
@@ -46,6 +46,9 @@ class Buggy(Supervisor):
     def _handle_signals(self):
         if (work / "bug").exists():
             raise RuntimeError("a bug in the loop")
+        if (work / "hang").exists():
+            (work / "hang").unlink()
+            threading.Event().wait()
         super()._handle_signals()
 sys.exit(Buggy(settings, reload, spool, Publisher(settings, spool), Notifier(), targets=targets).run())
 """
@@ -53,7 +56,7 @@ SETTINGS = """
 [supervisor]
 workers = 2
 senders = 1
-stop_timeout = "3s"
+stop_timeout = "30s"
 [memory]
 budget = "1GiB"
 [[source]]
@@ -111,7 +114,8 @@ class Running:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Of the log, those with that event."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().rpartition("\n")[0]  # the last may be being written
+        found = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in found if line["event"] == event]
 
     def wait_running(self, count: int = 3) -> list[int]:
@@ -119,28 +123,33 @@ class Running:
         poll(
             lambda: len({n for n, _, w in self.lives() if w == "begun"}) >= count,
             "children begin",
-            30,
+            60,
         )
         return self.children()
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit code after a signal."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def make_end(self) -> None:
         """Whatever has become of it."""
         for pid in [self.process.pid, *self.children()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
 
 def gone(pids: list[int]) -> bool:
     """From the kernel: neither running nor stopped; a zombie is gone."""
-    return not any(
-        Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in pids
-    )
+    return all(_is_gone(pid) for pid in pids)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except OSError:
+        return True
 
 
 def heeds_signals(pid: int) -> bool:

@@ -35,7 +35,10 @@ def test_splunk_is_told_that_all_is_well_and_what_is_not(tmp_path: Path) -> None
         house.start()
         house.wait_delivered()
         poll(
-            lambda: any(e["event"]["state"] == "running" for e in health_of(house)), f"it runs; {house.tail()}", 40, 0.2
+            lambda: any(e["event"]["state"] == "running" for e in health_of(house)),
+            f"it runs; {house.tail()}",
+            150,
+            0.2,
         )
         event = health_of(house)[-1]
         assert (event["index"], event["source"]) == ("main", "sls-siem")
@@ -46,8 +49,9 @@ def test_splunk_is_told_that_all_is_well_and_what_is_not(tmp_path: Path) -> None
         assert house.supervisor is not None
 
         house.supervisor.send_signal(signal.SIGHUP)
+        # A minute later, where an event has told of the children that are replaced.
         poll(
-            lambda: any(e["event"]["holds"] for e in health_of(house)), f"SLS refuses the key; {house.tail()}", 60, 0.2
+            lambda: any(e["event"]["holds"] for e in health_of(house)), f"SLS refuses the key; {house.tail()}", 150, 0.2
         )
         told = next(e["event"] for e in health_of(house) if e["event"]["holds"])
         assert told["state"] == "degraded"

@@ -140,6 +140,8 @@ def test_a_cgroup_full_of_the_spools_page_cache_changes_nothing(tmp_path: Path, 
             return checkpoints_at_end(house)
 
         poll(is_done, f"all is read; {house.tail()}", 120)
+        # How well the logs compress differs from day to day, so nothing is said of the spool alone.
+        poll(lambda: kept(house) > 320 * MIB, "more than the cgroup can hold", 10)
         status = house.status()
         cached = max(number(cgroup / "memory.stat", "file"), number(cgroup / "memory.stat", "cache"))
         refused = number(cgroup / "memory.events", "max")
@@ -151,9 +153,14 @@ def test_a_cgroup_full_of_the_spools_page_cache_changes_nothing(tmp_path: Path, 
         assert levels <= {0, 1}, "pulling never stopped"
         assert [child["restarts"] for child in status["children"]] == [0, 0]
         assert number(cgroup / "memory.events", "oom_kill") + number(cgroup / "memory.oom_control", "oom_kill") == 0
-        # How well the logs compress differs from day to day, so nothing is said of the spool alone.
-        assert status["spool"]["bytes"] + status["memory"]["used"] > 320 * MIB, "more than the cgroup can hold"
         assert house.stop() == 0, house.tail()
+
+
+def kept(house: House) -> int:
+    """Bytes on disk and in memory, as the status has them, which is a second old."""
+    status = house.status()
+    found: int = status["spool"]["bytes"] + status["memory"]["used"]
+    return found
 
 
 class Watch:
@@ -191,7 +198,7 @@ def test_large_pulls_of_many_shards_stay_inside_the_budget_while_splunk_is_down(
         house.start()
         watch = Watch(house)
         poll(lambda: checkpoints_at_end(house), f"all is read; {house.tail()}", 180)
-        asked = house.sls.get("requests?limit=5000")
+        asked = house.sls.get("requests?limit=20000")
         sizes = [one["sent_bytes"] for one in asked if one["operation"] == "pull" and one["status"] == 200]
         house.hec.post("outage", on=False)
         begun = len(house.delivered())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.systemd import Systemd
-from tests.supervisor.running import Running, gone, heeds_signals
+from tests.supervisor.running import SETTINGS, Running, gone, heeds_signals
 from tests.waiting import poll
 
 Start = Callable[..., Running]
@@ -48,7 +48,7 @@ def test_ctrl_c_on_the_whole_group_drains_too(start: Start) -> None:
     one = start()
     one.wait_running()
     os.killpg(one.process.pid, signal.SIGINT)
-    assert one.process.wait(30) == 0
+    assert one.process.wait(60) == 0
     assert [w for _, _, w in one.lives()].count("drained") == 3
 
 
@@ -56,15 +56,15 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan(start: Start) -> None:
     one = start()
     pids = one.wait_running()
     one.process.kill()
-    one.process.wait(10)
-    poll(lambda: gone(pids), "the children die with it", 10)
+    one.process.wait(30)
+    poll(lambda: gone(pids), "the children die with it", 30)
 
 
 def test_kill_9_of_one_child_restarts_it_and_leaves_the_others(start: Start) -> None:
     one = start()
     before = one.wait_running()
     os.kill(before[0], signal.SIGKILL)
-    poll(lambda: len(one.lives()) == 4, "one begins anew", 20)
+    poll(lambda: len(one.lives()) == 4, "one begins anew", 60)
     assert set(before[1:]) <= set(one.children())
     assert one.end() == 0
 
@@ -76,27 +76,28 @@ def test_back_off_grows(start: Start) -> None:
         died = [line for line in one.lines("child died") if line["child"] == "consumer-0"]
         return [line["again_in_seconds"] for line in died]
 
-    poll(lambda: len(waits()) >= 4, f"four deaths: {one.log.read_text()}", 30, 0.1)
+    poll(lambda: len(waits()) >= 4, f"four deaths: {one.log.read_text()}", 60, 0.1)
     assert one.end() == 0
-    assert waits() == sorted(waits()), "with its jitter, no wait is shorter than the one before"
-    assert waits()[3] >= 4 * waits()[0] * 0.9
+    found = waits()[:4]  # behind one that ends while all are stopping there is none
+    assert found == sorted(found), "with its jitter, no wait is shorter than the one before"
+    assert found[3] >= 4 * found[0] * 0.9
 
 
 def test_a_child_that_says_78_ends_all_with_78(start: Start) -> None:
     one = start("wrong_settings", "well")
-    assert one.process.wait(30) == 78
+    assert one.process.wait(60) == 78
 
 
 def test_a_hung_child_prints_its_stack_and_is_replaced(start: Start) -> None:
-    one = start("hangs", "well", "HANG_TIMEOUT=1", "ABORT_GRACE=1")
-    poll(lambda: one.said("child hangs"), "it is noticed", 30)
-    poll(lambda: one.said("in hangs"), f"its stack names the function: {one.log.read_text()}", 30)
-    assert one.said("in waits_beside"), "every thread's"
-    poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "it is replaced", 30)
+    one = start("hangs", "well", "HANG_TIMEOUT=1", "ABORT_GRACE=20")
+    poll(lambda: one.said("child hangs"), "it is noticed", 60)
+    poll(lambda: one.said("in hangs"), f"its stack names the function: {one.log.read_text()}", 60)
+    poll(lambda: one.said("in waits_beside"), "every thread's", 60)
+    poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "it is replaced", 60)
 
 
 def test_a_stubborn_child_is_killed_at_the_deadline_and_the_exit_is_0(start: Start) -> None:
-    one = start("stubborn", "well")
+    one = start("stubborn", "well", settings=SETTINGS.replace('"30s"', '"3s"'))
     pids = one.wait_running()
     assert one.end() == 0
     assert gone(pids)
@@ -107,9 +108,9 @@ def test_a_second_signal_kills_at_once_and_ends_with_1(start: Start) -> None:
     one = start("stubborn", "stubborn")
     pids = one.wait_running()
     one.process.terminate()
-    poll(lambda: one.said('"stopping"'), "the first is taken", 10)
+    poll(lambda: one.said('"stopping"'), "the first is taken", 60)
     one.process.terminate()
-    assert one.process.wait(20) == 1
+    assert one.process.wait(60) == 1
     assert gone(pids)
 
 
@@ -120,14 +121,14 @@ def test_hup_replaces_one_at_a_time_and_a_bad_file_changes_nothing(start: Start)
     good = config.read_text()
     config.write_text(good.replace("workers", "wrokers"))
     one.process.send_signal(signal.SIGHUP)
-    poll(lambda: one.said("settings not reloaded"), "the bad file is said", 10)
+    poll(lambda: one.said("settings not reloaded"), "the bad file is said", 60)
     assert one.children() == before
     config.write_text(good.replace("workers = 2", "workers = 3"))
     one.process.send_signal(signal.SIGHUP)
-    poll(lambda: one.said("needs a restart"), "what needs a restart is said", 10)
+    poll(lambda: one.said("needs a restart"), "what needs a restart is said", 60)
     config.write_text(good + '[log]\nlevel = "debug"\n')
     one.process.send_signal(signal.SIGHUP)
-    poll(lambda: len(one.lives()) == 9, "all are replaced", 30)
+    poll(lambda: len(one.lives()) == 9, "all are replaced", 90)
     assert not set(before) & set(one.children())
     words = [(n, w) for n, _, w in one.lives()][3:]
     assert [w for _, w in words] == ["drained", "begun"] * 3, "stop first, one at a time"
@@ -138,7 +139,7 @@ def test_a_bug_in_the_loop_takes_the_children_down_with_it(start: Start) -> None
     one = start("stubborn", "well")
     pids = one.wait_running()
     (one.work / "bug").touch()
-    assert one.process.wait(20) == 1
+    assert one.process.wait(60) == 1
     assert gone(pids)
     assert one.said("a bug in the loop")
 
@@ -146,11 +147,13 @@ def test_a_bug_in_the_loop_takes_the_children_down_with_it(start: Start) -> None
 def test_a_supervisor_that_hangs_says_where_when_the_watchdog_aborts_it(start: Start) -> None:
     one = start()
     pids = one.wait_running()
+    (one.work / "hang").touch()
+    poll(lambda: not (one.work / "hang").exists(), "it hangs", 60)
     one.process.send_signal(signal.SIGABRT)  # as systemd does
-    assert one.process.wait(20) == -signal.SIGABRT
-    assert one.said("in _sleep")
+    assert one.process.wait(60) == -signal.SIGABRT
+    assert one.said("in _handle_signals")
     assert one.said('looker.py", line'), "every thread's"
-    poll(lambda: gone(pids), "the children die with it", 10)
+    poll(lambda: gone(pids), "the children die with it", 30)
 
 
 def test_a_lane_that_is_damaged_again_and_again_is_rebuilt_ever_more_seldom(start: Start) -> None:
@@ -160,7 +163,7 @@ def test_a_lane_that_is_damaged_again_and_again_is_rebuilt_ever_more_seldom(star
         died = [line for line in one.lines("child died") if line["child"] == "consumer-0"]
         return [line["again_in_seconds"] for line in died]
 
-    poll(lambda: len(waits()) >= 4, f"four times; {one.log.read_text()}", 60, 0.1)
+    poll(lambda: len(waits()) >= 4, f"four times; {one.log.read_text()}", 90, 0.1)
     assert one.end() == 0
     assert waits()[3] >= 4 * waits()[0] * 0.9
     assert [line["child"] for line in one.lines("child died")].count("sender-0") == 0, "stopped is not failed"
@@ -169,11 +172,11 @@ def test_a_lane_that_is_damaged_again_and_again_is_rebuilt_ever_more_seldom(star
 def test_a_machine_without_descriptors_left_stops_nobody_and_the_child_comes_back(start: Start) -> None:
     one = start()
     before = one.wait_running()
-    held = len(list(Path(f"/proc/{one.process.pid}/fd").iterdir()))
     limits = resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (held, limits[1]))
+    # Below six all are taken since the start, whatever is open besides at this moment; poll() itself wants four.
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (6, limits[1]))
     os.kill(before[0], signal.SIGKILL)
-    poll(lambda: one.said("child cannot be started"), f"it is tried and said: {one.log.read_text()[-900:]}", 20)
+    poll(lambda: one.said("child cannot be started"), f"it is tried and said: {one.log.read_text()[-900:]}", 60)
     assert one.process.poll() is None
     resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, limits)
     poll(lambda: len(one.lives()) == 4, "the child begins anew", 60)
@@ -182,10 +185,11 @@ def test_a_machine_without_descriptors_left_stops_nobody_and_the_child_comes_bac
 
 
 def test_a_stopped_child_counts_as_hung_and_is_replaced(start: Start) -> None:
-    one = start("well", "well", "BOOT_TIMEOUT=5", "HANG_TIMEOUT=2", "ABORT_GRACE=0.5")
+    one = start("well", "well", "HANG_TIMEOUT=12", "ABORT_GRACE=0.5")
     before = one.wait_running()
+    poll(lambda: one.said('"event":"running"'), "each has beaten: else it counts as booting", 60)
     os.kill(before[0], signal.SIGSTOP)
-    poll(lambda: len(one.lives()) == 4, "it is replaced", 30)
+    poll(lambda: len(one.lives()) == 4, "it is replaced", 60)
     assert gone(before[:1])
     assert set(before[1:]) <= set(one.children())
 
@@ -203,14 +207,15 @@ def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start
         for pid in one.children():
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
         later: list[str] = []
-        while later.count("WATCHDOG=1") < 2:
+        state = "STATUS=running: 0 batches wait, 0 MB"
+        while later.count("WATCHDOG=1") < (2 if state in later else 60):
             later += heard.recv(4096).decode().splitlines()
-        assert "STATUS=running: 0 batches wait, 0 MB" in later
+        assert state in later
         one.process.terminate()
         while "STOPPING=1" not in later:
             later += heard.recv(4096).decode().splitlines()
-        assert "EXTEND_TIMEOUT_USEC=18000000" in later, "stop_timeout, and what the last kills take"
-        assert one.process.wait(30) == 0
+        assert "EXTEND_TIMEOUT_USEC=45000000" in later, "stop_timeout, and what the last kills take"
+        assert one.process.wait(60) == 0
 
 
 def test_systemd_hears_ready_though_a_child_dies_over_and_over(start: Start, tmp_path: Path) -> None:
@@ -223,7 +228,7 @@ def test_systemd_hears_ready_though_a_child_dies_over_and_over(start: Start, tmp
 
 def test_normal_work_is_one_line_a_minute(start: Start) -> None:
     one = start("well", "well", "supervisor.publish.SUMMARY_EVERY=2")
-    one.wait_running()
+    poll(lambda: one.said('"event":"running"'), f"it runs; {one.log.read_text()}", 60)
     poll(
         lambda: one.log.read_text().count('"event":"summary"') >= 2,
         f"two minutes of two seconds; {one.log.read_text()}",
@@ -255,12 +260,13 @@ def test_term_during_boot_is_not_lost(start: Start) -> None:
         poll(partial(is_past, time.monotonic() + delay), "a moment of the boot", 5)
         assert one.end() == 0
         assert not one.children()
+        assert not one.said("child killed"), "each has heard it"
 
 
 def test_a_leaking_child_is_recycled_gracefully(start: Start) -> None:
     one = start("leaks", "well")
     poll(lambda: one.said("child recycled"), f"it is recycled: {one.log.read_text()[-500:]}", 60)
-    poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "and begins anew", 30)
+    poll(lambda: [n for n, _, w in one.lives() if w == "begun"].count("consumer-0") >= 2, "and begins anew", 60)
     assert not one.said('"child died"'), "recycling is not a failure"
     assert one.end() == 0
 
