@@ -69,7 +69,7 @@ class Browser:
         if self._session:
             said["sessionId"] = self._session
         os.write(self._write, json.dumps(said).encode() + b"\0")
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while True:
             message = self._next(until, method)
             if message.get("id") == self._number:

@@ -202,7 +202,7 @@ def live(work: Path, seed: int, *, rounds: int = 1, rate: int = 1000, step: int 
         assert_books(house)
         assert status["dead_letters"]["count"] == 0
         assert not day.ends, f"ended unasked with {day.ends}: {house.tail()}"
-        poll(lambda: not living(day.begun), f"no orphan: {living(day.begun)}", 10)
+        poll(lambda: not living(day.begun), f"no orphan: {living(day.begun)}", 60)
         after.assert_no_more_than(before)
         copies = delivered.total() - len(expected)
         return f"seed {seed}: {len(expected)} events, none lost, {copies} copies; {before.compared(after)}"

@@ -170,7 +170,8 @@ listen = ""
         assert self.supervisor is not None
         found = [self.supervisor.pid]
         for task in Path(f"/proc/{self.supervisor.pid}/task").glob("*/children"):
-            found += [int(pid) for pid in task.read_text().split()]
+            with contextlib.suppress(OSError):  # threads come and go
+                found += [int(pid) for pid in task.read_text().split()]
         return found
 
     def die(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -173,7 +174,8 @@ listen = "127.0.0.1:0"
         assert self.supervisor is not None
         pids = [self.supervisor.pid]
         for task in Path(f"/proc/{self.supervisor.pid}/task").glob("*/children"):
-            pids += [int(p) for p in task.read_text().split()]
+            with contextlib.suppress(OSError):  # the listener's threads come and go
+                pids += [int(p) for p in task.read_text().split()]
         return pids
 
     def kill_tree(self) -> None:

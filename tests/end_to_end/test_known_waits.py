@@ -16,8 +16,8 @@ from tests.end_to_end.house import House
 from tests.end_to_end.systemd import Systemd
 from tests.waiting import poll
 
-#: Seconds, in place of 180.
-HANG = 3
+#: Seconds, in place of 180; a slow machine does not stand still for so long.
+HANG = 10
 SHORT = {"FRAGILE_HANG_TIMEOUT": str(HANG)}
 
 
@@ -62,11 +62,11 @@ def test_a_start_without_services_is_no_hang_however_long_it_lasts(
             begun, now = (datetime.fromisoformat(when) for when in (found["supervisor"]["since"], found["time"]))
             return (now - begun).total_seconds() > 2 * HANG + 4
 
-        poll(has_lasted, f"it goes on; {house.tail()}", 60)
+        poll(has_lasted, f"it goes on; {house.tail()}", 120)
         found = house.status()
         assert [child["restarts"] for child in found["children"]] == [0, 0]
         assert all(child["beat_age"] < HANG for child in found["children"])
-        assert "child hangs" not in house.tail()
+        assert "child hangs" not in house.log()
         mend()
         house.wait_delivered()
         assert house.stop() == 0, house.tail()
@@ -103,7 +103,7 @@ def test_an_index_that_is_lost_while_it_runs_is_made_anew_and_systemd_is_told_to
         house.hec.post("outage", on=True)
         house.start()
         systemd.hear("READY=1")
-        poll(lambda: house.status()["spool"]["batches"], f"something waits; {house.tail()}", 60)
+        poll(lambda: house.status().get("spool", {}).get("batches"), f"something waits; {house.tail()}", 60)
         systemd.forget()
         (lane,) = (house.spool / "lanes").iterdir()
         (lane / "cache.db").write_bytes(b"not a database, " * 1000)
@@ -114,6 +114,6 @@ def test_an_index_that_is_lost_while_it_runs_is_made_anew_and_systemd_is_told_to
         house.hec.post("outage", on=False)
         house.wait_delivered()
         poll(lambda: house.status().get("state") == "running", f"all is well; {house.status()}", 60)
-        assert "index rebuilt" in house.tail()
+        assert "index rebuilt" in house.log()
         assert house.stop() == 0, house.tail()
         assert_books(house)

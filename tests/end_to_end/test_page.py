@@ -41,7 +41,7 @@ def test_the_page_shows_an_outage_that_begins_and_ends_and_a_supervisor_that_goe
     ):
         house.start()
         house.wait_delivered()
-        poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 30)
+        poll(lambda: house.status().get("state") == "running", f"it runs; {house.tail()}", 60)
         browser.resize(1280, 1000)
         browser.open(f"http://{house.status()['supervisor']['listen']}/")
         poll(lambda: browser.text("#state") == "running", "the page says running")
@@ -59,17 +59,15 @@ def test_the_page_shows_an_outage_that_begins_and_ends_and_a_supervisor_that_goe
         poll(lambda: f"503/9: {HOSTILE}" in browser.text("#holds"), "with its cause, as text")
         assert browser.value("document.images.length") == 0
         assert "comes back by itself" in browser.text("#holds"), "and what to do"
-        poll(lambda: "not draining" in browser.text("#forecast"), "the backlog is there", 30)
-        poll(
-            lambda: browser.value("document.querySelectorAll('.trouble').length") > 0, "the charts show since when", 30
-        )
+        poll(lambda: "not draining" in browser.text("#forecast"), "the backlog is there")
+        poll(lambda: browser.value("document.querySelectorAll('.trouble').length") > 0, "the charts show since when")
         look(browser, tmp_path, "outage")
 
         house.hec.post("outage", on=False)
         poll(lambda: browser.text("#state") == "running", "its end is shown")
         assert not browser.text("#holds")
         house.wait_delivered()
-        poll(lambda: browser.text("#waits") == "nothing waits", "the backlog is gone", 30)
+        poll(lambda: browser.text("#waits") == "nothing waits", "the backlog is gone")
         assert browser.problems == []
         browser.value(INJECT)
         assert browser.value("window.ran === undefined"), "our policy lets no foreign script run"

@@ -153,8 +153,8 @@ def test_once_says_what_holds_it_and_ends_when_the_hold_does(tmp_path: Path) -> 
         house.hec.post("outage", on=True, status=403, code=4)
         process = house.start("--once")
         event = "--once goes on until all is delivered"
-        poll(lambda: said(house, event), f"it is said; {house.tail()}", 60)
-        assert "token" in said(house, event)[0]["waits_for"]
+        # A slow machine says it once before the hold is known, and again a minute later.
+        poll(lambda: any("token" in one["waits_for"] for one in said(house, event)), f"it is said; {house.tail()}", 120)
         assert process.poll() is None
         house.hec.post("outage", on=False)
         assert process.wait(90) == 0, house.tail()

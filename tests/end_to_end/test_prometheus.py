@@ -117,32 +117,32 @@ def test_prometheus_sees_what_splunk_has_the_alerts_and_a_supervisor_that_goes(t
         house.start()
         house.wait_delivered()
         with scraping(tmp_path / "prometheus", house) as prometheus:
-            poll(lambda: prometheus.ask('up{job="sls-siem"}') == {"": 1.0}, "it scrapes us", 30, 0.2)
+            poll(lambda: prometheus.ask('up{job="sls-siem"}') == {"": 1.0}, "it scrapes us", 60, 0.2)
             delivered = "sls_siem_delivered_events_total"
-            poll(lambda: prometheus.sum(delivered) == len(house.expected()), "what Splunk has", 30, 0.2)
+            poll(lambda: prometheus.sum(delivered) == len(house.expected()), "what Splunk has", 60, 0.2)
             zeros = ("buried_events_total", "lost_to_retention_groups_total", "set_aside_groups_total", "child_restarts_total",
                      "hec_possible_duplicates_total")  # fmt: skip
             assert {prometheus.sum(f"sls_siem_{name}") for name in zeros} == {0.0}, "they stand at 0 from the start"
-            poll(lambda: prometheus.ask("ALERTS") == {}, "no alert, once it has seen us", 30, 0.2)
+            poll(lambda: prometheus.ask("ALERTS") == {}, "no alert, once it has seen us", 60, 0.2)
             assert_promtool_has_nothing_to_say(metrics_of(house))
 
             os.kill(next(c["pid"] for c in house.status()["children"] if c["kind"] == "sender"), signal.SIGKILL)
             poll(
                 lambda: prometheus.sum("increase(sls_siem_child_restarts_total[1m])") > 0,
                 "the first restart counts",
-                30,
+                60,
             )
             requests = prometheus.sum("sls_siem_hec_requests_total")
             with slow_clients(house, 100):
                 house.sls.post("append", logs=500)
-                house.wait_delivered(30)
+                house.wait_delivered()
                 assert house.run("status", "--json").returncode == 0
-            poll(lambda: prometheus.sum(delivered) == len(house.expected()), "also after the crowd", 30, 0.2)
+            poll(lambda: prometheus.sum(delivered) == len(house.expected()), "also after the crowd", 60, 0.2)
             grown = "a child's end makes no counter fall"
-            poll(lambda: prometheus.sum("sls_siem_hec_requests_total") > requests, grown, 30, 0.2)
+            poll(lambda: prometheus.sum("sls_siem_hec_requests_total") > requests, grown, 60, 0.2)
             assert prometheus.sum("resets(sls_siem_hec_requests_total[5m])") == 0
 
             assert house.stop() == 0, house.tail()
             assert_books(house)
             alert = 'ALERTS{alertname="SlsSiemDown"}'
-            poll(lambda: "pending" in str(prometheus.ask(alert)), "the alert waits its two minutes", 30, 0.2)
+            poll(lambda: "pending" in str(prometheus.ask(alert)), "the alert waits its two minutes", 60, 0.2)
