@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
@@ -28,6 +28,7 @@ from typing import Any, Self
 
 import orjson
 
+from tests.emulators.book import Book
 from tests.emulators.hec_faults import Faults, answer, not_found, scripted
 from tests.emulators.hec_indexer import Indexer
 from tests.emulators.hec_rules import Taken, Token, take, take_raw
@@ -135,7 +136,7 @@ class HecEmulator:
         """Id → how often its sender was told that it is safe: by a success, or with acknowledgement by a true."""
         self.times: dict[str, float] = {}
         self.envelopes: list[dict[str, Any]] = []
-        self.requests: deque[Record] = deque(maxlen=50_000)
+        self.requests: Book[Record] = Book(maxlen=50_000)
         self.answers: Counter[str] = Counter()
         self.total = self.bytes = 0
         self._lock = threading.Lock()

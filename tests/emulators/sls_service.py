@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.emulators import sls_calls as calls
 from tests.emulators import sls_pull as pulling
+from tests.emulators.book import Book
 from tests.emulators.sls_auth import AccessKey, Signed, authenticate, authorize
 from tests.emulators.sls_break import after_call, before_call
 from tests.emulators.sls_calls import Knobs
@@ -49,7 +50,7 @@ class Service:
         self.projects: dict[str, dict[str, Logstore]] = {default_project: {}}
         self.default_project = default_project
         self.lock = threading.RLock()
-        self.requests: deque[RequestRecord] = deque(maxlen=20_000)
+        self.requests: Book[RequestRecord] = Book(maxlen=20_000)
         self.counts: Counter[tuple[str, int, str]] = Counter()
         self.sent_bytes = 0
         self.taken_bytes = 0

@@ -11,11 +11,11 @@ import binascii
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from tests.emulators.book import Book
 from tests.emulators.generator_wire import frame
 from tests.emulators.sls_groups import ConsumerGroup, Refused, ShardView
 
@@ -104,7 +104,7 @@ class Shard:
     framed: list[bytes] = field(default_factory=list)
     ends: array[int] = field(default_factory=lambda: array("Q"))
     received: array[float] = field(default_factory=lambda: array("d"))
-    pulls: deque[PullRecord] = field(default_factory=lambda: deque(maxlen=1_000_000))
+    pulls: Book[PullRecord] = field(default_factory=lambda: Book(maxlen=1_000_000))
     high_water: int = 0  # the highest next cursor ever answered
     read_bytes: float = 0.0
     read_calls: float = 0.0
@@ -173,7 +173,7 @@ class Logstore:
     groups: dict[str, ConsumerGroup] = field(default_factory=dict)
     former: list[Shard] = field(default_factory=list)
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
-    heartbeats: deque[HeartbeatRecord] = field(default_factory=lambda: deque(maxlen=200_000))
+    heartbeats: Book[HeartbeatRecord] = field(default_factory=lambda: Book(maxlen=200_000))
     next_put: int = 0
 
     def shard(self, number: int) -> Shard:

@@ -326,7 +326,7 @@ def test_a_proxy_that_rewrites_header_names_is_played(sls: SlsEmulator) -> None:
 
 @pytest.mark.parametrize("sent", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
 def test_what_is_not_http_ends_the_connection_and_nothing_else(sls: SlsEmulator, sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", sls.port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", sls.port), 60) as connection:
         connection.sendall(sent)
         assert connection.recv(100) == b""
     with SlsClient(sls) as client:

@@ -62,10 +62,9 @@ def start(quiet: None) -> Iterator[Callable[..., Any]]:
             "group",
             name,
             cursor_position=CursorPosition.BEGIN_CURSOR,
-            heartbeat_interval=1,
             data_fetch_interval=0.1,
             worker_pool_size=8,
-            **options,
+            **{"heartbeat_interval": 1, **options},
         )
         worker = ConsumerWorker(processor(name, seen), consumer_option=config)
         workers.append(worker)
@@ -90,8 +89,10 @@ def sls(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlsEmulator]:
 def test_one_worker_reads_every_log_once(sls: SlsEmulator, start: Callable[..., Any]) -> None:
     """With zstd and the new signature; the other tests have lz4 and the old one."""
     ledger, seen = sls.fill(4000), Seen()
-    start(sls, "one", seen, accept_compress_type="zstd", auth_version="v4", region="cn-hangzhou")
-    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
+    # Silent for two intervals it would be forgotten, and read again.
+    patient: dict[str, Any] = {"heartbeat_interval": 15}
+    start(sls, "one", seen, accept_compress_type="zstd", auth_version="v4", region="cn-hangzhou", **patient)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard")
     assert ledger.judge(seen.logs.elements()) == (set(), {}, set())
 
 
@@ -100,12 +101,12 @@ def test_a_second_worker_gets_its_half_and_children_of_a_split_are_read(
 ) -> None:
     ledger, seen = sls.fill(1000), Seen()
     start(sls, "one", seen)
-    poll(lambda: sls.owners("group") == dict.fromkeys(range(4), "one"), "the first has all", 10)
+    poll(lambda: sls.owners("group") == dict.fromkeys(range(4), "one"), "the first has all")
     start(sls, "two", seen)
-    poll(lambda: sorted(sls.owners("group").values()) == ["one", "one", "two", "two"], "two and two", 20)
+    poll(lambda: sorted(sls.owners("group").values()) == ["one", "one", "two", "two"], "two and two")
     sls.split(0)
     sls.fill(1000)
-    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard")
     lost, _, foreign = ledger.judge(seen.logs.elements())
     assert (lost, foreign) == (set(), set())
     assert seen.shards["one"] | seen.shards["two"] == set(range(6))
@@ -115,10 +116,10 @@ def test_the_shards_of_a_silent_worker_go_to_the_other(sls: SlsEmulator, start: 
     ledger, seen = sls.fill(400), Seen()
     start(sls, "one", seen)
     start(sls, "two", seen)
-    poll(lambda: sorted(sls.owners("group").values()) == ["one", "one", "two", "two"], "two and two", 20)
+    poll(lambda: sorted(sls.owners("group").values()) == ["one", "one", "two", "two"], "two and two")
     sls.faults.add("status", "heartbeat", consumer="two", status=400, code="Injected")
-    poll(lambda: set(sls.owners("group").values()) == {"one"}, "all shards with the first", 20)
+    poll(lambda: set(sls.owners("group").values()) == {"one"}, "all shards with the first")
     sls.fill(400)
-    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard", 20)
+    poll(lambda: sls.drained("group"), "checkpoints at the end of every shard")
     lost, _, foreign = ledger.judge(seen.logs.elements())
     assert (lost, foreign) == (set(), set())

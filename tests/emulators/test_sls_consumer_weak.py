@@ -87,7 +87,7 @@ def test_number_10_an_empty_answer_to_a_heartbeat_makes_it_spin(tmp_path: Path) 
     with SlsEmulator(shards=1) as sls:
         sls.faults.add("empty", "heartbeat", after=1)
         with worker(sls, tmp_path / "out"):
-            poll(lambda: calls(sls, "heartbeat") > 100, "a hundred heartbeats, one a second was asked for")
+            poll(lambda: calls(sls, "heartbeat") > 100, "a hundred heartbeats, one a second was asked for", 90)
 
 
 def test_number_14_a_refused_pull_is_asked_again_at_each_tick(tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_number_14_a_refused_pull_is_asked_again_at_each_tick(tmp_path: Path) ->
         sls.fill(10_000)  # after a large pull it asks at each tick
         fault = sls.faults.add("status", "pull", status=429, code="Throttled", after=1)
         with worker(sls, tmp_path / "out", data_fetch_interval=0.02):
-            poll(lambda: fault.happened, "it pulls")
-            beats = calls(sls, "heartbeat")
-            poll(lambda: calls(sls, "heartbeat") >= beats + 3, "three seconds pass")
-            assert fault.happened > 60
+            poll(
+                lambda: fault.happened > 100,
+                "a hundred times in a minute: who waits longer each time does not get there",
+            )
 
 
 def test_number_16_forgotten_it_goes_on_listing_its_shards(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def remote() -> Iterator[Remote]:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         yield Remote(process)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_it_is_filled_and_says_with_what(remote: Remote) -> None:
@@ -64,10 +65,11 @@ def test_logs_are_fed_at_a_rate_until_it_is_stopped(remote: Remote) -> None:
     def made() -> int:
         return int(remote("GET", "stats")["generated"].get("proj/fed", {"logs": 0})["logs"])
 
+    started = time.monotonic()
     assert remote("POST", "feed", {"logstore": "fed", "logs": 1000}) == {"logs": 1000.0}
-    poll(lambda: made() > 300, "logs are fed", 10)
+    poll(lambda: made() > 300, "logs are fed")
     assert remote("POST", "feed", {"logs": 0}) == {"logs": 0.0}
-    assert made() == made() < 10_000
+    assert made() == made() <= 1000 * (time.monotonic() - started)
 
 
 def test_what_is_stored_again_takes_no_memory_and_is_counted(remote: Remote) -> None:
@@ -82,7 +84,7 @@ def test_what_is_stored_again_takes_no_memory_and_is_counted(remote: Remote) -> 
     halves = [one["raw_bytes"] for one in remote("GET", "shards?logstore=again")]
     assert max(halves) < 2 * min(halves)
     remote("POST", "feed", {**again, "logs": 1000})
-    poll(lambda: remote("GET", "stats")["stored_again"]["proj/again"] > told + 300, "logs are fed", 10)
+    poll(lambda: remote("GET", "stats")["stored_again"]["proj/again"] > told + 300, "logs are fed")
     remote("POST", "feed", {"logs": 0})
 
 
@@ -101,7 +103,8 @@ def test_shards_faults_knobs_clock_and_retention_are_steered(remote: Remote) -> 
     assert remote("POST", "clock", {"skew": 5})["skew"] == 5.0
     assert remote("GET", "checkpoints") == {}
     assert remote("POST", "keys", [{"id": "new", "secret": "s"}]) == ["new"]
-    assert remote("POST", "drop_connections") == {"dropped": 0}
+    # The connection before may not have been left yet.
+    poll(lambda: remote("POST", "drop_connections") == {"dropped": 0}, "none but ours")
 
 
 def test_a_wrong_command_says_which_there_are(remote: Remote) -> None:

@@ -44,9 +44,10 @@ def run_consumer(context: ChildContext) -> None:
 
 
 def source_of(sls: SlsEmulator, **changes: Any) -> SourceSettings:
+    """Its time-out is one that no machine stands still for: with a short one calls are given up, and shards given away."""
     made = SourceSettings(
         name="audit", project=sls.project, logstore=sls.logstore, endpoint=sls.endpoint, consumer_group="siem",
-        start="begin", access_key_id="ak", access_key_secret="sk", heartbeat_interval=0.3, consumer_timeout=6.0,
+        start="begin", access_key_id="ak", access_key_secret="sk", heartbeat_interval=0.3, consumer_timeout=30.0,
         ca_file=sls.ca_file if sls.tls else None,
     )  # fmt: skip
     return replace(made, **changes)

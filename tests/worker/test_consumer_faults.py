@@ -92,7 +92,10 @@ def test_a_heartbeat_answered_with_nonsense_is_neither_believed_nor_repeated_at_
         with House(tmp_path / "spool", source_of(sls)) as house:
             house.start()
             house.wait_drained(sls)
-            assert calls(sls, "heartbeat") < 30
+            beats = [one for one in sls.service.requests if one.operation == "heartbeat"]
+            waits = [after.time - before.time for before, after in pairwise(beats) if before.fault]
+            assert len(waits) == 6
+            assert min(waits) > 0.2
             assert house.stop() == 0
             assert house.groups() == stored(sls)
 
@@ -108,7 +111,9 @@ def test_a_hanging_service_falls_the_fence_and_nothing_is_pulled_behind_it(tmp_p
             last = sls.store().heartbeats[-1].time
             assert sls.owners("siem") == {0: ""}, "SLS has given the shard away"
             behind = [one.time - last for one in sls.store().shards[0].pulls if one.time > last + 3.0]
-            assert not behind, "the last heartbeat was answered longer ago than the time-out"
+            assert len(behind) <= 1, (
+                "the last heartbeat was answered longer ago than the time-out; one may have been on its way"
+            )
             sls.faults.clear()
             sls.fill(500)
             house.wait_drained(sls)
@@ -126,7 +131,7 @@ def test_a_single_heartbeat_that_hangs_is_given_up_before_the_fence_falls(tmp_pa
         since = len(sls.store().heartbeats)
         poll(lambda: len(sls.store().heartbeats) > since + 2, "they go on")
         answered = [one.time for one in sls.store().heartbeats]
-        assert max(b - a for a, b in pairwise(answered)) < 0.8 * 6.0
+        assert max(b - a for a, b in pairwise(answered)) < 0.8 * 30.0
         assert not [one for one in sls.store().heartbeats if one.answer is None]
 
 
@@ -141,6 +146,8 @@ def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Pat
                 sls.store().groups["siem"].consumers.clear()
                 for one in sls.store().groups["siem"].shards.values():
                     one.state, one.owner = "not_alloc", ""
+            # Before there is a checkpoint to save, which would be refused too.
+            poll(lambda: any(one.answer is None for one in sls.store().heartbeats), "it hears of it")
             sls.fill(500)
             house.wait_drained(sls)
             beats = list(sls.store().heartbeats)
@@ -304,8 +311,8 @@ def test_a_shard_that_is_asked_back_is_listed_until_its_last_checkpoint_is_saved
 def test_two_hosts_share_and_hand_over_without_a_copy(tmp_path: Path) -> None:
     sls = SlsEmulator(shards=4, knobs=Knobs(max_pull_bytes=100_000))
     with sls, House(tmp_path / "one") as one, House(tmp_path / "two") as two:
-        one.read(source_of(sls))
-        two.read(source_of(sls))
+        for house in (one, two):
+            house.read(source_of(sls, consumer_timeout=15.0))  # the second has to wait for it
         sls.fill(6_000)
         one.start()
         poll(lambda: len(one.groups()) > 50, "the first reads")
@@ -376,7 +383,7 @@ def test_a_full_quota_of_groups_names_those_that_exist(tmp_path: Path) -> None:
                 client.sdk.create_consumer_group("p", "l", name, 30)
             with House(tmp_path / "spool", source_of(sls)) as house:
                 house.start()
-                poll(house.hold, "a hold", 10)
+                poll(house.hold, "a hold")
                 hold = house.hold()
                 assert hold is not None
                 assert "ConsumerGroupQuotaExceed" in hold["error"]
@@ -394,7 +401,7 @@ def test_one_source_refused_does_not_stop_the_other(tmp_path: Path) -> None:
         with House(tmp_path / "spool", bad, plain, source_of(sls)) as house:
             house.start()
             house.wait_drained(sls)
-            poll(lambda: len(house.report()["holds"]) == 2, "two holds", 10)
+            poll(lambda: len(house.report()["holds"]) == 2, "two holds")
             holds = {one["name"]: one for one in house.report()["holds"]}
             assert "LogStoreNotExist" in holds["gone"]["error"]
             assert "plain http" in holds["plain"]["error"]
@@ -439,15 +446,18 @@ def test_sixteen_shards_are_let_go_within_seconds_and_saved(tmp_path: Path) -> N
     with SlsEmulator(shards=16) as sls, House(tmp_path / "spool", source_of(sls)) as house:
         house.start()
         holding(house, 16)
+        refused = sls.faults.add("status", "checkpoint", status=503)
         sls.fill(16_000)
         poll(lambda: house.groups() == stored(sls), "all is in the lane")
+        sls.faults.add("delay", "checkpoint", shard=0, seconds=5.0)
+        sls.faults.remove(refused)
         assert house.stop() == 0
         assert sls.drained("siem")
         assert not any(one.error for one in sls.store().checkpoints)
-        assert sls.store().heartbeats[-1].time >= max(one.time for one in sls.store().checkpoints)
-        listed = [set(one.held) for one in sls.store().heartbeats][-2:]
-        assert listed[-1] != set(range(16)), (
-            "what has been let go is not listed any more, so that others get it at once"
+        last = sls.store().heartbeats[-1]
+        assert last.held == (0,), "what has been let go is not listed any more, so that others get it at once"
+        assert last.time > max(one.time for one in sls.store().checkpoints if one.shard), (
+            "it beats until the last is saved"
         )
 
 

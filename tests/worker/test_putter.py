@@ -101,12 +101,14 @@ def test_a_put_is_bounded_in_bytes_and_pulls_but_takes_at_least_one() -> None:
 def test_a_disk_that_does_not_take_is_a_hold_until_it_does(
     putter: Putter, lane: FullDisk, error: type[Exception]
 ) -> None:
-    lane.refusals, lane.error = 3, error
+    lane.refusals, lane.error = 1_000_000, error
     one = ticket(make_pull())
     putter.submit(one)
     thread = run(putter)
     poll(lambda: putter._report._holds, "a hold")
+    poll(lambda: lane.puts >= 3, "it tries again")
     assert is_blocked(putter)
+    lane.refusals = 0
     assert one.wait() == Answer(Outcome.STORED, 1)
     assert not is_blocked(putter)
     assert not putter._report._holds
@@ -156,7 +158,7 @@ def test_asked_to_stop_it_does_not_wait_for_a_full_disk(putter: Putter, lane: Fu
     putter.stopping = True
     started = time.monotonic()
     assert one.wait() is None
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
     putter.close()
     thread.join(10)
 

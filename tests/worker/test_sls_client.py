@@ -26,10 +26,9 @@ from worker.sls_errors import SlsError, classify
 
 
 @contextmanager
-def client(source: SourceSettings) -> Iterator[SlsClient]:
+def client(source: SourceSettings, read: float = 30.0, deadline: float = 60.0) -> Iterator[SlsClient]:
     made = SlsClient(source, Credentials(source))
-    made._timeout = (2.0, 2.0)
-    made.deadline = 3.0
+    made.limit(30.0, read, deadline)
     try:
         yield made
     finally:
@@ -91,20 +90,23 @@ def test_a_refused_call_is_tried_once_and_at_once(tmp_path: Path) -> None:
 
 
 def test_silence_and_dribble_end_by_the_clock(tmp_path: Path) -> None:
-    with SlsEmulator() as sls, client(source_of(sls)) as made:
+    with SlsEmulator() as sls:
         sls.fill(1_000)
-        begin = made.get_cursor_at(0, "begin")
+        begin = sls.store().shards[0].first
         sls.faults.add("hang", "pull", seconds=60, count=1)
         sls.faults.add("slow", "pull", amount=1000, count=1)
-        for words in ("timed out", "too slowly"):
-            with pytest.raises(sls_errors.Unreachable, match=words):
+        for read, words in ((2.0, "timed out"), (30.0, "too slowly")):
+            with (
+                client(source_of(sls), read, deadline=3.0) as made,
+                pytest.raises(sls_errors.Unreachable, match=words),
+            ):
                 made.pull_raw(0, begin, 100)
 
 
 def test_nobody_there_is_unreachable_and_a_strange_certificate_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with SlsEmulator(tls=True) as sls:
+    with socket.socket() as nobody, SlsEmulator(tls=True) as sls:
+        nobody.bind(("127.0.0.1", 0))  # kept, so that nobody else has it; it does not listen
+        port = nobody.getsockname()[1]
         with client(source_of(sls, endpoint=f"http://127.0.0.1:{port}")) as made, pytest.raises(sls_errors.Unreachable):
             made.shards()
         with client(source_of(sls, ca_file=None)) as made, pytest.raises(sls_errors.TlsRefused, match="certificate"):

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.emulators.generator_ids import expected_ids
 from tests.emulators.sls import SlsEmulator
 from tests.waiting import poll
-from tests.worker.consuming import House, body_of, source_of
+from tests.worker import consuming
+from tests.worker.consuming import House, body_of, run_consumer, source_of
+from worker import heartbeat
+from worker.child import ChildContext
 from worker.encode import Encoder
 from worker.routes import Router
 from worker.settings import HecSettings
 
 
-def test_twenty_sources_of_one_shard_are_spread_so_that_no_lane_gets_twice_the_mean(tmp_path: Path) -> None:
+def run_patiently(context: ChildContext) -> None:
+    """A consumer that waits for the sources in front of each as long as it takes: eight at once may be slow."""
+    heartbeat.TURN = 60.0
+    run_consumer(context)
+
+
+def test_twenty_sources_of_one_shard_are_spread_so_that_no_lane_gets_twice_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "run_consumer", run_patiently)
     slots = 8
     with SlsEmulator() as sls:
         stores = [sls.add_logstore(f"store-{n}", 1) for n in range(20)]
-        sources = [source_of(sls, name=one.name, logstore=one.name) for one in stores]
+        sources = [source_of(sls, name=one.name, logstore=one.name, consumer_timeout=90.0) for one in stores]
         with House(tmp_path / "spool", *sources, consumers=slots) as house:
             for slot in range(slots):
                 house.start(slot)
