@@ -18,7 +18,7 @@ def run(given: Given) -> list[Figure]:
     """`--help` several times; then 8 + 8 children with 64 quiet shards."""
     command = [sys.executable, "-m", "supervisor", "--help"]
     times = [timed(lambda: subprocess.run(command, cwd=ROOT, capture_output=True, check=True)) for _ in range(7)]
-    with House(given.work / "idle", shards=64, consumers=8, senders=8) as house:
+    with House(given.work / "idle", shards=64, consumers=8, senders=8, heartbeat="") as house:
         began = time.monotonic()
         house.start()
         poll(lambda: house.status().get("state") == "running", f"running; {house.tail()}", 90)

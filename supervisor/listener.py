@@ -1,7 +1,8 @@
 """`/metrics`, `/healthz`, `/readyz`, `/status` and `/`: read-only, loopback by default, no secrets.
 
-It serves ready-made bytes that the loop has put into `Shown`: a slow or hostile client costs a thread, a few kilobytes, a
-few seconds and nothing else. Only GET; the Host header must name this machine (against DNS rebinding).
+It serves ready-made bytes that the loop has put into `Shown`, and metrics that are put together once a second at most: a
+slow or hostile client costs a thread, a few kilobytes, a few seconds and nothing else. Only GET; the Host header must name
+this machine (against DNS rebinding).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,10 +25,11 @@ PATIENCE, MOST, LONGEST = 5.0, 32, 16 << 10
 
 @dataclass(slots=True)
 class Shown:
-    """What the loop last made ready. Replaced whole, so no lock."""
+    """What the loop last made ready, or ready to be made. Replaced whole, so no lock."""
 
     status: bytes = b"{}"
-    metrics: bytes = b""
+    metrics: Callable[[], bytes] = bytes
+    """Makes the text, once for each picture: most pictures nobody asks for it."""
     ready: bool = False
     alive_until: float = 0.0
     """Monotonic: `/healthz` is 200 while the loop turns."""
@@ -147,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _found(self, path: str) -> tuple[int, bytes, str]:
         shown, plain = self.content, "text/plain; charset=utf-8"
         if path == "/metrics":
-            return 200, shown.metrics, "text/plain; version=0.0.4; charset=utf-8"
+            return 200, shown.metrics(), "text/plain; version=0.0.4; charset=utf-8"
         if path == "/status":
             return 200, shown.status, "application/json"
         if path == "/history":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -154,7 +155,8 @@ class Publisher:
         self.document = document
         data = orjson.dumps(document)
         self.shown.status = data
-        self.shown.metrics = metrics.render(document, reports, counters, self._known())
+        render = functools.partial(metrics.render, document, reports, counters, self._known())
+        self.shown.metrics = functools.cache(render)
         self.shown.ready = not stopping and all(c.first_beat for c in children)
         self.shown.alive_until = time.monotonic() + ALIVE
 

@@ -17,6 +17,8 @@ class HeldShard:
 
     def __init__(self, key: ShardKey, shard: Shard, source: str) -> None:
         self.key, self.shard, self.source, self.number = key, shard, source, shard.number
+        self.labels = {"source": source, "shard": str(shard.number)}
+        """Of its metrics."""
         self.epoch = 0
         self.acquired: int | None = None
         """S, as it was found."""

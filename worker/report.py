@@ -40,6 +40,7 @@ class Report:
         self._child = child
         self._lock = threading.Lock()
         self._metrics: dict[str, dict[Labels, float]] = {}
+        self._gauges: dict[str, list[tuple[dict[str, str], float]]] = {}
         self._histograms: dict[str, dict[Labels, list[float]]] = {}
         self._holds: dict[tuple[str, str], dict[str, Any]] = {}
         self._facts: dict[str, Any] = {}
@@ -56,10 +57,10 @@ class Report:
         with self._lock:
             self._metrics.setdefault(name, {})[tuple(sorted(labels.items()))] = value
 
-    def forget(self, name: str) -> None:
-        """Drop a gauge with all its labels, before it is set anew."""
+    def set_all(self, name: str, rows: list[tuple[dict[str, str], float]]) -> None:
+        """Set a gauge, for all the labels that it has from now on. Taken as it is: nothing is put into `rows` later."""
         with self._lock:
-            self._metrics.pop(name, None)
+            self._gauges[name] = rows
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram; seconds."""
@@ -101,7 +102,8 @@ class Report:
                 "child": self._child,
                 "pid": os.getpid(),
                 "time": time.time(),
-                "metrics": {n: [[dict(k), v] for k, v in cells.items()] for n, cells in self._metrics.items()},
+                "metrics": self._gauges
+                | {n: [[dict(k), v] for k, v in cells.items()] for n, cells in self._metrics.items()},
                 "histograms": {
                     n: [[dict(k), _histogram(row)] for k, row in cells.items()] for n, cells in self._histograms.items()
                 },
@@ -125,7 +127,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Each file has one writer at a time, so the new one's name is fixed: what `kill -9` leaves is written over.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.new")  # noqa: PTH118 - a Path costs as much as the file
     with contextlib.suppress(OSError):
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            file.write(data)
+        os.replace(temporary, path)  # noqa: PTH105

@@ -57,15 +57,15 @@ def warn(held: HeldShard, left: float | None, retention: float | None) -> None:
 def show(report: Report, child: str, members: Sequence[Member]) -> None:
     """Once a second."""
     now = time.time()
-    rows = [row(held, member.retention, now) for member in members for held in member.live()]
+    rows, labels = [], []
     for member in members:
         for held in member.live():
+            rows.append(row(held, member.retention, now))
+            labels.append(held.labels)
             if held.edge is not None and member.retention is not None:
                 warn(held, member.retention - max(0.0, now - held.edge), member.retention)
     for name, metric in GAUGES.items():
-        report.forget(metric)
-        for one in rows:
-            if one[name] is not None:
-                report.set(metric, one[name], source=one["source"], shard=str(one["shard"]))
+        values = [one[name] for one in rows]
+        report.set_all(metric, [(of, value) for of, value in zip(labels, values, strict=True) if value is not None])
     report.set("shards_held", len(rows), child=child)
     report.fact("shards", rows)

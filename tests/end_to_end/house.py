@@ -80,6 +80,8 @@ class House:
     """Added at the end of the settings."""
     hec_toml: str = ""
     source_toml: str = ""
+    heartbeat: str = 'heartbeat_interval = "1s"\nconsumer_timeout = "6s"'
+    """Empty: the defaults, with which shards change hands later."""
     prefix: tuple[str, ...] = ()
     """A command in front of `sls-siem supervise`: a cgroup."""
     program: tuple[str, ...] = tuple(PROGRAM)
@@ -125,8 +127,7 @@ consumer_group = "g"
 start = "begin"
 access_key_id = "ak"
 access_key_secret = "sk"
-heartbeat_interval = "1s"
-consumer_timeout = "6s"
+{self.heartbeat}
 {self.source_toml}
 [hec]
 urls = ["http://127.0.0.1:{self.hec.port}"]

@@ -21,7 +21,9 @@ PATHS = ("/", "/status", "/history", "/metrics", "/healthz", "/readyz")
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    shown = Shown(status=b'{"state":"running"}', metrics=b"m 1\n", ready=True, alive_until=time.monotonic() + 600)
+    shown = Shown(
+        status=b'{"state":"running"}', metrics=lambda: b"m 1\n", ready=True, alive_until=time.monotonic() + 600
+    )
     made = Listener("127.0.0.1:0", shown)
     yield int(made.address.rpartition(":")[2])
     made.close()
@@ -110,7 +112,7 @@ def test_our_own_names_are_served(port: int, host: str) -> None:
 
 
 def test_who_listens_beyond_loopback_is_asked_by_any_name() -> None:
-    made = Listener("0.0.0.0:0", Shown(metrics=b"m 1\n"))
+    made = Listener("0.0.0.0:0", Shown(metrics=lambda: b"m 1\n"))
     try:
         assert ask(int(made.address.rpartition(":")[2]), "/metrics", Host="siem-1.corp")[0] == 200
     finally:
@@ -178,7 +180,7 @@ def test_a_crowd_is_turned_away_and_when_it_has_gone_all_is_as_before(port: int,
 
 def test_a_client_that_asks_and_does_not_read_is_hung_up_on(patience: Patience) -> None:
     patience(5.0)
-    made = Listener("127.0.0.1:0", Shown(metrics=bytes(64 << 20)))
+    made = Listener("127.0.0.1:0", Shown(metrics=lambda: bytes(64 << 20)))
     try:
         client = socket.socket()
         client.settimeout(30)
