@@ -30,8 +30,9 @@ def reach(
     parts, host, port = split(url)
     try:
         addresses = sorted({str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
-    except OSError as error:
-        yield Step(f"{name} dns", "FAIL", f"{host}: {error.strerror}", "check the name and the DNS server", 69)
+    except (OSError, UnicodeError) as error:  # the latter: a label that is empty or too long
+        text = getattr(error, "strerror", None) or str(error)
+        yield Step(f"{name} dns", "FAIL", f"{host}: {text}", "check the name and the DNS server", 69)
         return False
     yield Step(f"{name} dns", "OK", ", ".join(addresses[:4]))
     began = time.monotonic()

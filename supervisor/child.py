@@ -47,8 +47,10 @@ class Child:
     has_run: bool = False
     """Its first beat has been seen, in this life or an earlier one."""
     aborted_at: float = 0.0
-    at_disk: float = 0.0
-    """When it was last seen waiting for a disk, as good as a beat: no signal reaches it, and another would wait too."""
+    excused: float = 0.0
+    """As good as a beat: it was seen waiting for a disk (no signal reaches it, and another would wait too), or nobody looked,
+    because the machine slept.
+    """
     stop_deadline: float = 0.0
     failures: int = 0
     restarts: int = 0
@@ -71,15 +73,15 @@ class Child:
         if self.state is State.STOPPING:
             return Action.KILL if now >= self.stop_deadline else Action.NOTHING
         if not beat:
-            return Action.ABORT if now >= max(self.started, self.at_disk) + BOOT_TIMEOUT else Action.NOTHING
+            return Action.ABORT if now >= max(self.started, self.excused) + BOOT_TIMEOUT else Action.NOTHING
         if self.state is State.STARTING:
             self.state, self.first_beat = State.RUNNING, now
-        return Action.ABORT if now >= max(beat, self.at_disk) + HANG_TIMEOUT else Action.NOTHING
+        return Action.ABORT if now >= max(beat, self.excused) + HANG_TIMEOUT else Action.NOTHING
 
     def born(self, pid: int, now: float) -> None:
         """A process was started."""
         self.pid, self.state, self.started = pid, State.STARTING, now
-        self.first_beat = self.aborted_at = self.at_disk = 0.0
+        self.first_beat = self.aborted_at = self.excused = 0.0
 
     def stop(self, deadline: float, *, come_back: bool = False) -> None:
         """TERM was sent to it."""

@@ -6,6 +6,7 @@ The loop says when, and what an end means for all.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -28,6 +29,8 @@ log = logs.get_logger()
 SILENT = 5.0
 #: Seconds until SIGKILL is sent, and said, again: who sleeps in the kernel ends when the kernel lets him.
 KILL_AGAIN = 5.0
+#: Seconds between two looks after which we were stopped, or the machine slept, and the children with us.
+ABSENT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Children:
         self._processes = Processes(targets)
         self._disk_waits = DiskWaits()
         self._killed = False
+        self._looked = math.inf
         self.at_disk: dict[str, float] = {}
         """Those with threads that wait for a disk, and for how many seconds, when it was last looked up."""
 
@@ -88,6 +92,12 @@ class Children:
 
     def tend(self, now: float, *, may_start: bool) -> None:
         """Do what each slot wants done, but start nobody when that may not be."""
+        if now - self._looked > ABSENT and self.living:
+            log.warning("the supervisor stood still", seconds=round(now - self._looked, 1),
+                        hint="a stopped or overcommitted machine; the children have time to show that they live")  # fmt: skip
+            for child in self.all:
+                child.excused = now
+        self._looked = now
         for child in self.all:
             action = child.check(now, self.board.last_beat(child.index))
             if action is Action.START and may_start:
@@ -178,5 +188,5 @@ class Children:
             log.warning("the disk does not answer", children=[living[pid].name for pid in waits],
                         silent=[child.name for child in silent], hint="dmesg, mounts, the disk's queue")  # fmt: skip
         for child in silent if waits else ():
-            child.at_disk = now
+            child.excused = now
         self.at_disk = {living[pid].name: seconds for pid, seconds in waits.items()}

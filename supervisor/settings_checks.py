@@ -70,7 +70,11 @@ def _source(source: SourceSettings) -> list[str]:
         found.append("max_groups: must be 1 to 1000")
     if source.consumer_timeout < 2 * source.heartbeat_interval:
         found.append("consumer_timeout: must be at least twice heartbeat_interval")
-    if is_plaintext(source.endpoint) and not source.allow_plaintext:
+    if problem := unusable(source.proxy):
+        found.append(f"proxy: {problem}")
+    if problem := unusable(source.endpoint):
+        found.append(f"endpoint: {problem}")
+    elif is_plaintext(source.endpoint) and not source.allow_plaintext:
         found.append("endpoint: plain http would send keys and logs unencrypted; use https, or allow_plaintext = true")
     return found
 
@@ -83,6 +87,19 @@ def is_start(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
+
+
+def unusable(url: str) -> str:
+    """Why no connection can be made to such an address; empty where one can. It may hold a password: it is not shown."""
+    if any(one.isspace() for one in url):
+        return "no address: it has a blank in it"
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        (parts.hostname or "").encode("idna")
+        _ = parts.port
+    except ValueError as error:  # a name with a label that is empty or too long, too
+        return f"no address: {error}"
+    return ""
 
 
 def is_plaintext(url: str) -> bool:
@@ -100,7 +117,10 @@ def _hec(settings: Settings) -> list[str]:
     hec, found = settings.hec, []
     if not hec.urls:
         found.append("hec.urls: name at least one URL, such as https://splunk:8088")
-    for url in hec.urls:
+    for place, url in enumerate(hec.urls):
+        if problem := unusable(url):
+            found.append(f"hec.urls.{place}: {problem}")
+            continue
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             found.append("hec.urls: each must be http(s)://host:port")
@@ -108,6 +128,8 @@ def _hec(settings: Settings) -> list[str]:
             found.append("hec.urls: plain http would send the token unencrypted; use https, or allow_plaintext = true")
         if parts.path.strip("/"):
             found.append("hec.urls: only http(s)://host:port; the path /services/collector/event is added")
+    if problem := unusable(hec.proxy):
+        found.append(f"hec.proxy: {problem}")
     if not hec.token and hec.token_file is None:
         found.append("hec.token: token or token_file is required")
     if hec.on_incorrect_index == "fallback" and not hec.fallback_index:

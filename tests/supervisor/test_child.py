@@ -41,11 +41,11 @@ def test_a_silent_child_is_aborted_so_that_it_prints_its_stacks_and_then_killed(
 
 def test_waiting_for_a_disk_is_as_good_as_a_beat_also_at_boot() -> None:
     child = running()
-    child.at_disk = 500.0
+    child.excused = 500.0
     assert child.check(500 + HANG_TIMEOUT - 1, 100) is Action.NOTHING
     assert child.check(500 + HANG_TIMEOUT, 100) is Action.ABORT
     booting = born()
-    booting.at_disk = 500.0
+    booting.excused = 500.0
     assert booting.check(500 + BOOT_TIMEOUT - 1, 0) is Action.NOTHING
     assert booting.check(500 + BOOT_TIMEOUT, 0) is Action.ABORT
     booting.born(5, 600.0)

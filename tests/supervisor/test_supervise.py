@@ -194,6 +194,28 @@ def test_a_stopped_child_counts_as_hung_and_is_replaced(start: Start) -> None:
     assert set(before[1:]) <= set(one.children())
 
 
+def test_when_all_stood_still_nobody_counts_as_hung(start: Start) -> None:
+    """A machine that was suspended, a frozen cgroup. The supervisor wakes first, and sees beats that are too old."""
+    one = start("well", "well", "HANG_TIMEOUT=8", "ABORT_GRACE=0.5")
+    before = one.wait_running()
+    poll(lambda: one.said('"event":"running"'), "each has beaten: else it counts as booting", 60)
+    for pid in (one.process.pid, *before):
+        os.kill(pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    poll(lambda: time.monotonic() - stopped > 9, "longer than a child may be silent", 60, 0.5)
+    one.process.send_signal(signal.SIGCONT)
+    poll(lambda: one.said("the supervisor stood still"), "it has looked at them", 60)
+    for pid in before:
+        os.kill(pid, signal.SIGCONT)
+    shown = one.work / "spool" / "run" / "status.json"
+    for _ in range(4):
+        before_it = shown.stat().st_mtime_ns
+        poll(lambda: shown.stat().st_mtime_ns != before_it, "it looks on", 60)  # noqa: B023
+    assert one.children() == before
+    assert not one.said("child hangs")
+    assert one.end() == 0
+
+
 def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(tmp_path / "notify"))
