@@ -30,7 +30,7 @@ import orjson
 
 from tests.emulators.book import Book
 from tests.emulators.hec_faults import Faults, answer, not_found, scripted
-from tests.emulators.hec_indexer import Indexer
+from tests.emulators.hec_indexer import Indexer, Pending
 from tests.emulators.hec_rules import Taken, Token, take, take_raw
 from tests.emulators.hec_tls import HecAuthority
 from tests.emulators.sls_http import HttpServer, Reading, Request, Response
@@ -167,6 +167,19 @@ class HecEmulator:
         """Until it is off, every POST gets this answer (503/9 unless told otherwise)."""
         self.faults.outage = (how or {"status": 503, "code": 9}) if on else None
 
+    def acknowledge(self) -> None:
+        """All that waits for an acknowledgement, and what comes from now on."""
+        with self._lock:
+            self.knobs.ack_delay = 0.0
+            for indexer in self.indexers:
+                indexer.settle()
+
+    def pending(self) -> list[Pending]:
+        """The requests that are not acknowledged yet."""
+        with self._lock:
+            channels = [channel for indexer in self.indexers for channel in indexer.channels.values()]
+            return [one for channel in channels for one in channel.pending.values()]
+
     def crash(self, *, lose_unacked: bool = False, down: Callable[[], object] = lambda: None) -> None:
         """Connections end, acks are forgotten; of a token that acknowledges, what was not acknowledged may be lost."""
         self.server.stop()
@@ -183,8 +196,10 @@ class HecEmulator:
     # the way of a request
 
     def _greet(self, method: str, target: str) -> Reading | None:
-        path = target.partition("?")[0]
-        return self.faults.greet() if method == "POST" and path in EVENT_PATHS else None
+        if method != "POST" or target.partition("?")[0] not in EVENT_PATHS:
+            return None
+        with self._lock:
+            return self.faults.greet()
 
     def _handle(self, request: Request) -> Response:
         if request.path.startswith("/_control/"):

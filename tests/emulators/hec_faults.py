@@ -25,6 +25,8 @@ from typing import Any
 from tests.emulators.hec_rules import STATUS, TEXTS
 from tests.emulators.sls_http import HttpServer, Reading, Response
 
+#: What is done while a body is read.
+READING = {"read", "read_rate"}
 #: Seconds: a test that fails before it opens its gate leaves no thread behind.
 LONGEST_GATE = 120.0
 
@@ -41,7 +43,7 @@ class Faults:
     def greet(self) -> Reading | None:
         """Before the body of a request is read."""
         wanted = self.outage or (self.script[0] if self.script else None) or (self.rules[0] if self.rules else {})
-        if not {"read", "read_rate"} & wanted.keys():
+        if not READING & wanted.keys():
             return None
         if self.outage is None and self.script:
             self.script.popleft()
@@ -54,12 +56,14 @@ class Faults:
         return self.ack_script.popleft() if self.ack_script else None
 
     def of_event(self, body: Callable[[], bytes], random: Random) -> dict[str, Any] | None:
-        """For a request with events."""
+        """For a request with events. What began while its body was being read says nothing of the answer."""
         if self.outage is not None:
-            return self.outage
-        if self.script:
+            return {"drop": True} if READING & self.outage.keys() else self.outage
+        if self.script and not READING & self.script[0].keys():
             return self.script.popleft()
         for rule in self.rules:
+            if READING & rule.keys():
+                continue
             if "contains" in rule and rule["contains"].encode() not in body():
                 continue
             if random.random() < rule.get("probability", 1.0) and _happens(rule):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -87,6 +89,8 @@ class HttpServer:
         self._lock = threading.Lock()
         self._connections: dict[int, socket.socket] = {}
         self._served = 0
+        self._cuts = 0
+        self._is_kept = False
         self.stopping = threading.Event()
         self.keep_alive: float | None = None
         self.send_buffer: int | None = None
@@ -97,11 +101,19 @@ class HttpServer:
     def start(self, host: str | None = None) -> None:
         """`host`: at another address of this machine, with the same port."""
         self.stopping.clear()
-        self._address = (host or self._address[0], self._address[1])
+        if not self._is_kept:
+            self._keep_port()
+        self._address = (host or self._address[0], self.port)
         self._listener = socket.create_server(self._address, backlog=512, reuse_port=False)
-        self.port = self._listener.getsockname()[1]
-        self._address = (self._address[0], self.port)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True, name="sls-accept").start()
+
+    def _keep_port(self) -> None:
+        """A socket that never listens: nobody else is given the port while the server is stopped."""
+        with socket.socket() as keeper:
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeper.bind(self._address)
+            self.port, self._is_kept = keeper.getsockname()[1], True
+            weakref.finalize(self, os.close, keeper.detach())
 
     def stop(self) -> None:
         """Close the port and every connection; `start` takes the same port again."""
@@ -117,6 +129,7 @@ class HttpServer:
     def drop_connections(self, spare: int = 0) -> int:
         """Cut every connection but number `spare`; how many."""
         with self._lock:
+            self._cuts += 1
             open_now = [one for number, one in self._connections.items() if number != spare]
         for connection in open_now:
             with contextlib.suppress(OSError):
@@ -136,21 +149,24 @@ class HttpServer:
             self._served += 1
             thread = threading.Thread(
                 target=self._serve,
-                args=(connection, f"{address[0]}:{address[1]}", self._served, listener),
+                args=(connection, f"{address[0]}:{address[1]}", self._served, listener, self._cuts),
                 daemon=True,
                 name="sls-serve",
             )
             thread.start()
 
-    def _serve(self, connection: socket.socket, peer: str, number: int, listener: socket.socket) -> None:
+    def _serve(
+        self, connection: socket.socket, peer: str, number: int, listener: socket.socket, cuts: int
+    ) -> None:  # fmt: skip
         with contextlib.suppress(OSError, _Ended):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.send_buffer is not None:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer)
             connection = self._encrypt(connection) if self._encrypted else connection
-            if self._talk(connection, peer, number, listener):
+            if self._talk(connection, peer, number, listener, cuts):
+                cuts = self._cuts
                 connection = self._encrypt(connection)
-                self._talk(connection, peer, number, listener)
+                self._talk(connection, peer, number, listener, cuts)
         with contextlib.suppress(OSError):
             connection.close()
 
@@ -163,11 +179,13 @@ class HttpServer:
             connection.close()
             raise
 
-    def _talk(self, connection: socket.socket, peer: str, number: int, listener: socket.socket) -> bool:
+    def _talk(
+        self, connection: socket.socket, peer: str, number: int, listener: socket.socket, cuts: int
+    ) -> bool:  # fmt: skip
         """Answer until the peer goes; True when it asked for a tunnel, at whose other end we are too."""
         with self._lock:
-            if listener is not self._listener:
-                return False  # it was stopped during the handshake, and may be running again
+            if listener is not self._listener or cuts != self._cuts:
+                return False  # it was cut during the handshake, by a stop or without one
             self._connections[number] = connection
         try:
             return self._answer_all(connection, peer, number)

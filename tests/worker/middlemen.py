@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,19 +27,18 @@ def need(program: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """One that nobody has just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Program:
     """A server in the foreground, on a port and in a directory of its own."""
 
-    def __init__(self, command: list[str], port: int, work: tempfile.TemporaryDirectory[str]) -> None:
-        self.port, self._command, self._work = port, command, work
+    def __init__(self, command: list[str], work: tempfile.TemporaryDirectory[str]) -> None:
+        self._command, self._work = command, work
         self.directory = Path(work.name)
+        # It never listens: nobody else is given the port while the server does not either.
+        with socket.socket() as keeper:
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeper.bind(("127.0.0.1", 0))
+            self.port: int = keeper.getsockname()[1]
+            weakref.finalize(self, os.close, keeper.detach())
 
     def __enter__(self) -> Self:
         self.start()
@@ -84,8 +84,7 @@ class Nginx(Program):
 
     def __init__(self, http: str) -> None:
         work = tempfile.TemporaryDirectory(prefix="nginx-")
-        port = free_port()
-        super().__init__([need("nginx"), "-p", work.name, "-c", f"{work.name}/nginx.conf"], port, work)
+        super().__init__([need("nginx"), "-p", work.name, "-c", f"{work.name}/nginx.conf"], work)
         self.configure(http)
 
     def configure(self, http: str) -> None:
@@ -116,14 +115,13 @@ class Squid(Program):
     def __init__(self, users: dict[str, str] | None = None) -> None:
         work = tempfile.TemporaryDirectory(prefix="squid-")
         Path(work.name).chmod(0o777)
-        port = free_port()
-        super().__init__([need("squid"), "-N", "-f", f"{work.name}/squid.conf"], port, work)
+        super().__init__([need("squid"), "-N", "-f", f"{work.name}/squid.conf"], work)
         self.set_users(users or {})
         helper = next(iter(Path("/usr/lib").glob("**/basic_ncsa_auth")), Path("basic_ncsa_auth"))
         auth = f"auth_param basic program {helper} {self.directory}/users\nauth_param basic credentialsttl 1 second\n"
         allowed = "acl known proxy_auth REQUIRED\nhttp_access allow known\n" if users else "http_access allow all\n"
         (self.directory / "squid.conf").write_text(
-            f"http_port 127.0.0.1:{port}\n{auth if users else ''}{allowed}http_access deny all\n"
+            f"http_port 127.0.0.1:{self.port}\n{auth if users else ''}{allowed}http_access deny all\n"
             f"cache deny all\npid_filename none\nshutdown_lifetime 0 seconds\nconnect_timeout 2 seconds\n"
             f"access_log stdio:{self.directory}/access\ncache_log {self.directory}/cache.log\n"
             f"coredump_dir {self.directory}\nforward_max_tries 1\nicon_directory /usr/share/squid/icons\n"

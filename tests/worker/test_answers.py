@@ -70,13 +70,17 @@ def test_6a_11_6a_18_while_it_is_busy_it_is_tried_now_and_then_even_if_health_sa
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_6a_12_retry_after_is_heeded_in_both_forms(form: str) -> None:
     with HecEmulator() as hec, quick([hec.url], hec.token) as house:
-        value = "2" if form == "seconds" else email.utils.formatdate(int(time.time()) + 3, usegmt=True)
+        until = int(time.time()) + 3
+        value = "2" if form == "seconds" else email.utils.formatdate(until, usegmt=True)
         hec.script.append({"status": 503, "code": 9, "headers": {"Retry-After": value}})
         house.put()
         house.start()
         house.wait_empty()
         house.assert_all_once(hec.stored)
-        assert gaps(hec)[0] >= 1.9
+        if form == "seconds":
+            assert gaps(hec)[0] >= 1.9
+        else:
+            assert hec.posts()[1].time >= until - 0.1
 
 
 @pytest.mark.parametrize("value", ["-5", "soon", "1e9", "", "Mon, 01 Jan 1990 00:00:00 GMT"])
@@ -85,7 +89,7 @@ def test_6a_12_a_retry_after_that_makes_no_sense_is_as_none(value: str) -> None:
         hec.script.append({"status": 503, "code": 9, "headers": {"Retry-After": value}})
         house.put()
         house.start()
-        house.wait_empty(deadline=20)
+        house.wait_empty()
         house.assert_all_once(hec.stored)
 
 
@@ -153,7 +157,8 @@ def test_6a_20_a_prefix_that_splunk_took_is_not_sent_again_where_it_is_trusted()
             assert [d.sls_id for d in house.dead()] == bad
             assert set(hec.stored) == set(house.expected) - set(bad)
             assert sum(n - 1 for n in hec.stored.values()) == repeated
-            assert {i for i, n in hec.stored.items() if n > 1} <= hec.unsure
+            twice = {i for i, n in hec.stored.items() if n > 1}
+            poll(lambda h=hec, t=twice: t <= h.unsure, "it is noted once the answer is away")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("profile", ["enterprise", "lookalike"])

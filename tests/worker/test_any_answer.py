@@ -84,7 +84,7 @@ RAW = st.one_of(
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RAW)
 def test_any_bytes_at_all_in_place_of_an_answer_are_a_reply(hec: HecEmulator, raw: bytes) -> None:
-    client = HecClient(HecSettings(urls=(hec.url,), token=hec.token, timeout=5.0, connect_timeout=5.0))
+    client = HecClient(HecSettings(urls=(hec.url,), token=hec.token, timeout=60.0, connect_timeout=60.0))
     hec.script.clear()
     hec.script.append({"raw": raw.decode("latin-1"), "close": True})
     try:

@@ -122,13 +122,14 @@ def test_connections_are_aged_out_so_that_load_spreads(monkeypatch: pytest.Monke
     with HecEmulator() as hec:
         client = HecClient(HecSettings(urls=(hec.url,), token=hec.token))
         began = time.monotonic()
-        calls = 0
-        while time.monotonic() - began < 1.0:
+
+        def connections() -> int:
             client.post(hec.url, hec.token, [b'{"event":1}'])
-            calls += 1
+            return hec.server._served
+
+        poll(lambda: connections() >= 4, "new ones are made", every=0.001)
         client.close()
-        assert 2 <= hec.server._served <= 5
-        assert calls > 10
+        assert time.monotonic() - began > 3 * 0.3, "and the old ones are used until then"
 
 
 def test_what_failed_goes_again_on_a_connection_of_its_own() -> None:
@@ -146,11 +147,11 @@ def test_what_failed_goes_again_on_a_connection_of_its_own() -> None:
 
 def test_6a_47_an_answer_that_trickles_is_cut_at_the_total_deadline() -> None:
     """Each byte comes in time; the whole would take a minute."""
-    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=1.0, connect_timeout=0.5) as house:
+    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=5.0, connect_timeout=0.5) as house:
         hec.script.append({"status": 200, "code": 0, "rate": 3})
         house.put()
         house.start()
-        house.wait_empty(deadline=30)
+        house.wait_empty()
         house.assert_all_once(hec.stored)
         house.stop()
         assert house.metric("hec_requests_total", status="timeout") == 1
@@ -158,16 +159,10 @@ def test_6a_47_an_answer_that_trickles_is_cut_at_the_total_deadline() -> None:
 
 
 def test_6a_48_no_answer_in_time_is_sent_again_and_never_twice_at_once() -> None:
-    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=1.0, in_flight=4) as house:
-        hec.script.extend([{"hang": 4, "after": True}] * 2)
+    with HecEmulator() as hec, quick([hec.url], hec.token, timeout=5.0, in_flight=4) as house:
+        hec.script.extend([{"hang": 60, "after": True}] * 2)
         house.put()
         house.start()
-        most = 0
-        for _ in range(2000):
-            most = max(most, hec.server.connections)
-            if house.waiting() == 0:
-                break
-            time.sleep(0.005)
         house.wait_empty()
         assert hec.stored == dict.fromkeys(house.expected, 3), "taken each time, which the sender cannot know"
         house.stop()
@@ -282,6 +277,7 @@ def test_row_51_a_client_certificate_is_asked_for_given_and_replaced_when_its_fi
             lambda: 4 * 86400 < house.gauge("certificate_left_seconds", endpoint="client") <= 5 * 86400,
             "its end is told",
         )
+        poll(lambda: house.gauge("certificate_left_seconds", endpoint=hec.url), "and Splunk's")
         assert 29 * 86400 < house.gauge("certificate_left_seconds", endpoint=hec.url) <= 30 * 86400
     for one in (clients, authority, bad):
         one.close()

@@ -29,7 +29,7 @@ def test_outages_of_every_class_back_to_back_lose_nothing(tmp_path: Path) -> Non
     with (
         Splunk(tmp_path) as splunk,
         sending(
-            tmp_path, [splunk.url], TOKEN, ca_file=splunk.authority.ca_file, timeout=2.0, connect_timeout=2.0
+            tmp_path, [splunk.url], TOKEN, ca_file=splunk.authority.ca_file, timeout=30.0, connect_timeout=2.0
         ) as house,
     ):
         house.hosts, house.name_server = splunk.hosts, NAME_SERVER
@@ -51,7 +51,7 @@ def test_6a_50_a_rolling_restart_of_four_indexers_loses_nothing(tmp_path: Path, 
         hecs = [one, two, three, four]
         for hec in hecs:
             hec.knobs.ack_delay, hec.knobs.delay = 0.3, 0.05
-        options = {"ack": "required" if ack else "off", "max_request_bytes": 8192, "ack_timeout": 5.0}
+        options = {"ack": "required" if ack else "off", "max_request_bytes": 8192, "ack_timeout": 20.0}
         with sending(tmp_path, [hec.url for hec in hecs], TOKEN, **options) as house:
             house.start()
             with Load(house, per_second=50) as load:

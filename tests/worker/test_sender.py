@@ -80,6 +80,7 @@ def test_6a_51_splunk_down_at_the_start_is_no_failure_and_a_kill_repeats_little(
             house.put(logs=20)
         poll(house.holds, "held and said")
         house.kill()
+        poll(lambda: not hec.server.connections, "what it had sent is answered")
         house.start()
         hec.outage(False)
         house.wait_empty()

@@ -6,6 +6,7 @@ Rows of acknowledgement (53 to 60) are in test_acks.py, those of TLS (49 to 52) 
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -344,7 +345,17 @@ def test_one_event_that_something_on_the_way_dislikes_is_parked_while_all_others
         house.assert_none_lost(hec.stored)
 
 
-def test_row_43_44_6a_43_an_endpoint_that_cannot_be_reached_is_said_and_others_take_over() -> None:
+def test_row_43_44_6a_43_an_endpoint_that_cannot_be_reached_is_said_and_others_take_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def without_it(host: Any, *rest: Any, **named: Any) -> Any:
+        if host == "no-such-host.invalid":  # real name servers may take long to say so
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_it)
     with HecEmulator() as hec:
         gone, refused = "http://no-such-host.invalid:8088", "http://127.0.0.1:1"
         with quick([gone, refused, hec.url], hec.token) as house:
