@@ -131,6 +131,7 @@ class Putter:
                 ticket.settle(None)
             tickets = [ticket for ticket in tickets if not ticket.settled]
             if not tickets:
+                self._given_up()
                 return
             try:
                 answers = self._try([ticket.pull for ticket in tickets])
@@ -184,6 +185,13 @@ class Putter:
             self._trouble_since = 0.0
             if self._report.release("disk", "spool"):
                 log.info("the spool takes again")
+
+    def _given_up(self) -> None:
+        """Nothing waits for the disk any more. Only a put can tell whether it takes again, and there is none without a pull."""
+        if self._trouble_since and not self._queue:
+            self._trouble_since = 0.0
+            if self._report.release("disk", "spool"):
+                log.info("nothing waits for the spool any more; the next pull shows whether it takes")
 
     def _count(self, tickets: list[Ticket]) -> None:
         self._done["puts"] += 1

@@ -149,6 +149,29 @@ def test_what_is_not_ours_any_more_does_not_wait_for_a_full_disk_neither_in_the_
     thread.join(10)
 
 
+def test_when_all_that_waited_for_the_disk_was_thrown_away_pulling_goes_on_and_shows_whether_it_takes(
+    putter: Putter, lane: FullDisk
+) -> None:
+    lane.refusals = 1_000_000
+    ours = True
+    first = Ticket(make_pull(), lambda: ours, lambda _: None)
+    putter.submit(first)
+    thread = run(putter)
+    poll(lambda: is_blocked(putter), "the put goes wrong")
+    ours = False
+    assert first.wait() is None
+    poll(lambda: not is_blocked(putter), "readers may pull")
+    assert not putter._report._holds
+    second = ticket(make_pull())
+    putter.submit(second)
+    poll(lambda: is_blocked(putter), "the disk is still full, and that is said again")
+    assert putter._report._holds
+    lane.refusals = 0
+    assert second.wait() == Answer(Outcome.STORED, 1)
+    putter.close()
+    thread.join(10)
+
+
 def test_asked_to_stop_it_does_not_wait_for_a_full_disk(putter: Putter, lane: FullDisk) -> None:
     lane.refusals = 1000
     one = ticket(make_pull())
