@@ -19,13 +19,14 @@ class Room:
         self.change = threading.Condition()
 
     def enter(self, expect: Callable[[], int], give_up: Callable[[], bool]) -> Place | None:
-        """Wait for room for a call; None when the caller gave up. One at a time always may.
+        """Wait for room for a call; None when the caller gave up. One at a time always may. Who waits with an answer already
+        goes first, or a large one would never find room among many small ones.
 
         `expect` is asked again at each look: before the first pulls it is far too much, and they would come one by one.
         """
         with self.change:
             expected = expect()
-            while self.inside and self.used + expected > self.limit:
+            while self.inside and (self.growing or self.used + expected > self.limit):
                 if give_up():
                     return None
                 self.change.wait(0.5)

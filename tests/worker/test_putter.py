@@ -231,6 +231,7 @@ def test_a_pull_that_is_larger_than_expected_waits_for_room_before_it_is_read() 
     waiter = threading.Thread(target=lambda: grown.append(second.grow(51, lambda: False)))
     waiter.start()
     poll(lambda: room.growing == [second], "it waits")
+    assert room.enter(lambda: 1, lambda: True) is None, "nobody takes the room that it waits for"
     assert first.grow(20, lambda: True), "smaller than expected: that is always well, and makes room"
     waiter.join(30)
     assert grown == [True]
