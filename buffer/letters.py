@@ -9,7 +9,9 @@ import dataclasses
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from buffer import body, states
 from buffer.aside import write_note
 from buffer.budget import allocated, letters_level
 from buffer.database import classify, sync_directory
-from buffer.errors import SpoolDamaged
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull
 from buffer.lane import Lane, add, forget_file, name_file
 from buffer.lean import structlog
 from buffer.values import DeadLetter
@@ -27,6 +29,11 @@ log = structlog.get_logger()
 
 class Letters(Lane):
     """What the reader's side does with them, and operators beside it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._written: list[str] = []
+        """Files that no row names yet."""
 
     def due(self, limit: int, max_bytes: int) -> list[DeadLetter]:
         """Letters to send now, oldest first."""
@@ -136,8 +143,9 @@ class Letters(Lane):
 
     def bury(self, buried: Sequence[DeadLetter]) -> tuple[int, int, str, None] | None:
         """Their file, before the transaction that names it."""
-        if not buried:
-            return None
+        return self._write_letters(buried) if buried else None
+
+    def _write_letters(self, buried: Sequence[DeadLetter]) -> tuple[int, int, str, None]:
         described = [body.describe_letter(letter) for letter in buried]
         return self._store(
             body.pack(body.DEAD, self._sequence(), time.time(), described, [letter.log for letter in buried])
@@ -152,6 +160,7 @@ class Letters(Lane):
         """Their rows. A letter that was buried before moves into the new file; the files that this leaves empty."""
         if stored is None:
             return []
+        stored = self._in_order(sql, stored, partial(self._write_letters, buried))
         known = [d.sls_id for d in buried if sql("SELECT 1 FROM dead WHERE sls_id = ?", (d.sls_id,)).fetchone()]
         _count, empty = states.apply(sql, [{"gone": known}])
         add(sql, "dead_purged", len(known))  # they are counted as buried once more
@@ -163,8 +172,10 @@ class Letters(Lane):
 
     def _change(self, changes: Sequence[dict[str, Any]], **counted: int) -> int:
         """The file, the transaction, then the unlinks."""
-        stored = self._store(states.pieces(self._sequence(), time.time(), changes))
-        with self.transaction("dead letters") as sql:
+        write = partial(self._write_changes, changes)
+        stored = write()
+        with self.naming("dead letters") as sql:
+            stored = self._in_order(sql, stored, write)
             count, empty = states.apply(sql, changes)
             self._forget(sql, empty)
             self._name(sql, "states", stored)
@@ -174,6 +185,42 @@ class Letters(Lane):
         for file in empty:
             self.disk.remove(file)
         return count
+
+    def _write_changes(self, changes: Sequence[dict[str, Any]]) -> tuple[int, int, str, None]:
+        return self._store(states.pieces(self._sequence(), time.time(), changes))
+
+    @contextmanager
+    def naming(self, what: str) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """A transaction that names what was written for it. Where it fails the files go: tried again and again without room, they
+        would take what draining needs. Only where a COMMIT failed at a flush its outcome is unknown: then they stay for the sweep.
+        """
+        committing = False
+        try:
+            with self.transaction(what) as sql:
+                yield sql
+                committing = True
+        except SpoolError as error:
+            if not committing or isinstance(error, SpoolFull):
+                for file in self._written:
+                    self.disk.remove(file)
+            raise
+        finally:
+            self._written.clear()
+
+    def _in_order(
+        self,
+        sql: Callable[..., sqlite3.Cursor],
+        stored: tuple[int, int, str, None],
+        write: Callable[[], tuple[int, int, str, None]],
+    ) -> tuple[int, int, str, None]:
+        """Written anew where another process, a sender or an operator, has named a file since: a rebuild goes by the numbers, and
+        a snapshot that came between would take for gone what it could not know.
+        """
+        last = sql("SELECT value FROM counter WHERE name = 'letters_sequence'").fetchone()
+        if last is None or last[0] < self._last:
+            return stored
+        self.disk.remove(stored[2])
+        return write()
 
     def _forget(self, sql: Callable[..., sqlite3.Cursor], files: Sequence[str]) -> None:
         for file in files:
@@ -197,7 +244,7 @@ class Letters(Lane):
         sql("DELETE FROM Cache WHERE key >= 'states-' AND key < 'states.'")
         size = 0
         if left:
-            stored = self._store(states.pieces(self._sequence(), time.time(), states.snapshot(sql)))
+            stored = self._write_changes(states.snapshot(sql))
             self._name(sql, "states", stored)
             size = allocated(stored[0])
         for name in ("states_bytes", "states_compacted"):
@@ -209,6 +256,7 @@ class Letters(Lane):
             stored: tuple[int, int, str, None] = self.disk.store(pieces, read=False)
         except OSError as error:
             raise classify(error, f"dead letters of lane {self.directory.name}") from error
+        self._written.append(stored[2])
         return stored
 
     def _sequence(self) -> int:

@@ -92,9 +92,9 @@ class LaneReader(Letters):
         set_aside: Sequence[tuple[Batch, int, str]] = (),
     ) -> None:  # fmt: skip
         """Done with these; what Splunk refused of them is buried. One transaction, then unlink."""
-        letters = self.bury(buried)
         self._write_aside(set_aside)
-        with self.transaction("an ack") as sql:
+        letters = self.bury(buried)
+        with self.naming("an ack") as sql:
             files = [self._settle(sql, batch) for batch in batches]
             moved = sum(batch.pulls[place].groups for batch, place, _ in set_aside)
             add(sql, "settled", sum(batch.groups for batch in batches) - moved)

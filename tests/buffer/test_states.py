@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from buffer import body, outside, states
-from buffer.errors import SpoolDamaged
+from buffer.errors import SpoolDamaged, SpoolFull
 from buffer.operate import dead_purge, dead_replay
 from buffer.reader import LaneReader
 from buffer.rebuild import rebuild
 from buffer.spool import Spool
-from buffer.values import ShardKey
+from buffer.values import DeadLetter, ShardKey
 from buffer.writer import LaneWriter
 from tests.buffer.power.workload import letter
 from tests.buffer.test_lane import files, lane, pull, spool
@@ -108,6 +110,54 @@ def test_many_changes_become_one_file_and_none_when_no_letter_is_left(
     assert files(lane) > 1
     assert dead_purge(spool.settings, None) == 2
     assert files(lane) == 0
+
+
+def test_a_letter_buried_while_an_operator_replays_survives_a_lost_index(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender has written its file, the operator's change is named first, and its snapshot knows nothing of that file."""
+    monkeypatch.setattr(states, "COMPACT_BYTES", 0)
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(13)])
+    writer.close()
+    bury = reader.bury
+
+    def overtaken(buried: Sequence[DeadLetter]) -> tuple[int, int, str, None] | None:
+        written = bury(buried)
+        assert dead_replay(spool.settings, ["a"]) == 1
+        return written
+
+    monkeypatch.setattr(reader, "bury", overtaken)
+    reader.ack(reader.read(0, 1, 1), [letter("late", "dead")])
+    reader.close()
+    wanted = letters(spool)
+    assert wanted["late"] == ("dead", 1)
+    assert files(lane) == 3, "two of letters, one of states"
+    lose_index(lane)
+    spool.recover()
+    assert letters(spool) == wanted
+
+
+def test_what_is_buried_or_changed_without_room_leaves_no_file_behind(
+    spool: Spool, lane: Path, reader: LaneReader
+) -> None:
+    """Else each attempt would take of the room that draining needs."""
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(13)])
+    writer.close()
+    before, batches = files(lane), reader.read(0, 1, 1)
+    pages = reader.rows("PRAGMA page_count")[0][0]
+    reader.rows(f"PRAGMA max_page_count = {pages}")  # SQLite answers as on a full disk
+    for _ in range(3):
+        with pytest.raises(SpoolFull):
+            reader.ack(batches, [letter(f"more{number}", "dead") for number in range(400)])
+        with pytest.raises(SpoolFull):
+            reader.settle_dead([], [replace(letter("c", "dead"), text="x" * 40_000)])
+        assert files(lane) == before
+    reader.rows(f"PRAGMA max_page_count = {pages + 1000}")
+    reader.ack(batches, [letter("more", "dead")])
+    assert letters(spool).keys() == set("abcde") | {"more"}
+    reader.close()
 
 
 def test_a_rebuild_cut_short_is_begun_again_and_sweeps_nothing(
