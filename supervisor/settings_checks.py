@@ -42,18 +42,28 @@ def _numbers(settings: Settings) -> list[str]:
 def _sources(settings: Settings) -> list[str]:
     found = []
     names: set[str] = set()
-    places: set[tuple[str, str, str, str, str]] = set()
+    groups: dict[tuple[str, str, str, str], str] = {}
     for source in settings.sources:
         where = f"source.{source.name}"
         if source.name in names:
             found.append(f"{where}: two sources have this name; give one a `name`")
         names.add(source.name)
-        place = (source.endpoint, source.project, source.logstore, source.consumer_group, source.query)
-        if place in places:
-            found.append(f"{where}: the same logstore, group and query twice")
-        places.add(place)
+        group = (_host(source.endpoint), source.project, source.logstore, source.consumer_group)
+        if (first := groups.setdefault(group, source.name)) != source.name:
+            found.append(
+                f"{where}.consumer_group: {source.consumer_group!r} reads this logstore for source {first} already, under whatever"
+                " query; both would share its shards and checkpoints, and each lose logs: give one a group of its own"
+            )
         found += [f"{where}.{problem}" for problem in _source(source)]
     return found
+
+
+def _host(endpoint: str) -> str:
+    """Without what may be written in several ways; the text itself where it is no address, which is said elsewhere."""
+    try:
+        return urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}").hostname or endpoint
+    except ValueError:
+        return endpoint
 
 
 def _source(source: SourceSettings) -> list[str]:

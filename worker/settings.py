@@ -22,7 +22,7 @@ class SourceSettings(Section):
     endpoint: str
     """`https://` unless it says otherwise; `IP:port` works."""
     consumer_group: str
-    """The same on all hosts that share the work; made by its first run."""
+    """The same on all hosts that share the work; made by its first run. One source of a logstore each."""
     start: str
     """begin | end | ISO time with offset | -2h. Counts in the group's first run only."""
     access_key_id: str = field(default="", repr=False)
@@ -36,7 +36,7 @@ class SourceSettings(Section):
     region: str = ""
     """When set, requests are signed with version 4."""
     query: str = ""
-    """SPL, run by SLS before the wire."""
+    """SPL, run by SLS before the wire. Two queries on one logstore are two sources, each with a group of its own."""
     codec: Literal["auto", "zstd", "lz4"] = "auto"
     """How SLS compresses: `auto` asks for zstd and takes lz4 where there is none; `zstd`, `lz4`."""
     heartbeat_interval: float = 5.0

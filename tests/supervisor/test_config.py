@@ -145,6 +145,18 @@ index = "_internal"
     assert [route.host for route in routes] == ["", "field:matched_host", "=h"]
 
 
+@pytest.mark.parametrize("differs", ['query = "* | where a = 1"', 'endpoint = "cn-hangzhou.log.aliyuncs.com"'])
+def test_two_sources_may_not_share_a_consumer_group_of_a_logstore(tmp_path: Path, differs: str) -> None:
+    """SLS would share the shards out between them, and each would move the other's checkpoints."""
+    first, rest = GOOD.split("[hec]")
+    keys = {line.partition(" = ")[0]: line for line in [*first.split("\n")[2:], 'name = "second"', differs]}
+    second = "[[source]]\n" + "\n".join(keys.values())
+    found = problems(tmp_path, f"{first}{second}\n[hec]{rest}")
+    assert "source.second.consumer_group: 'g' reads this logstore for source l already" in "\n".join(found)
+    second = second.replace('"g"', '"h"')
+    assert read(tmp_path, f"{first}{second}\n[hec]{rest}").sources[1].consumer_group == "h"
+
+
 def test_the_command_line_is_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
     text = GOOD + '[supervisor]\nworkers = 3\nstop_timeout = "5s"\n'
     assert read(tmp_path, text).supervisor.workers == 3
