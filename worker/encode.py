@@ -160,7 +160,7 @@ class Encoder:
 
     def encode(self, pull: Pull, raw: bytes) -> Encoded:
         """All events of a pull. Raises Undecodable, and then none has left."""
-        head = id_head(pull.key.project, pull.key.logstore, pull.key.shard)
+        head = id_head(pull.key.project, pull.key.logstore, pull.key.shard, pull.key.query)
         if self.compiled and 0 <= pull.begin < 1 << 62:
             return self._encode_compiled(pull, raw, head)
         return self._encode_python(pull, raw, head)

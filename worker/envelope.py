@@ -67,9 +67,10 @@ def own_name(key: str) -> str:
     return f"{key}_" if key in {TOPIC, ID} or key.startswith(TAG) else key
 
 
-def id_head(project: str, logstore: str, shard: int) -> str:
-    """The constant part of a shard's ids."""
-    return f"{hashlib.sha256(f'{project}/{logstore}'.encode()).hexdigest()[:8]}-{shard}-"
+def id_head(project: str, logstore: str, shard: int, query: str = "") -> str:
+    """The constant part of a shard's ids. With a query, pull and place tell an event only among those of the same query."""
+    place = f"{project}/{logstore}" + (f"?{query}" if query else "")
+    return f"{hashlib.sha256(place.encode()).hexdigest()[:8]}-{shard}-"
 
 
 def cursor_part(begin: int, place: int, sparse: bool) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulators.generator_ids import expected_ids
+from tests.emulators.generator_wire import parse_group, parse_list
 from tests.emulators.sls import SlsEmulator
 from tests.waiting import poll
 from tests.worker import consuming
@@ -74,3 +75,24 @@ def test_logstores_with_the_same_cursors_keep_their_events_apart(tmp_path: Path)
         wanted = [set(expected_ids(store)) for store in (sls.store("left"), right, other)]
         assert len(set.union(*wanted)) == sum(map(len, wanted)) == 3_000
         assert ids == Counter(dict.fromkeys(set.union(*wanted), 1))
+
+
+def test_two_queries_on_one_logstore_give_no_two_events_the_same_id(tmp_path: Path) -> None:
+    """Both are told by the pull and the place in it, and their pulls begin at the same cursors."""
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(3_000)
+        topics = Counter(parse_group(parse_list(one)[0]).topic.decode() for one in sls.store().shards[0].framed)
+        (often, _), (seldom, _) = topics.most_common(2)
+        sources = [
+            source_of(sls, name=name, consumer_group=name, query=f"* | where __topic__ = '{topic}'")
+            for name, topic in (("often", often), ("seldom", seldom))
+        ]
+        with House(tmp_path / "spool", *sources, once=True) as house:
+            house.start()
+            assert house.wait() == 0
+            pulls = house.pulls()
+            encoder = Encoder(Router((), HecSettings(urls=())))
+            found = [encoder.encode(pull, body_of(pull)) for pull in pulls]
+        assert len({pull.begin for pull in pulls}) < len(pulls), "both have pulls that begin at the same cursor"
+        ids = Counter(one.sls_id(event) for one in found for event in range(len(one)))
+        assert set(ids.values()) == {1}
