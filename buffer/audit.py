@@ -20,7 +20,7 @@ from buffer import body, outside
 from buffer.disk import is_spare
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.lane import lowest_begins
-from buffer.positions import COLUMNS, key_of, of_row
+from buffer.positions import columns, key_of, of_row
 
 #: Seconds of one statement beside a running supervisor.
 _PATIENCE = 1.0
@@ -111,7 +111,7 @@ def _pages(db: sqlite3.Connection) -> list[str]:
 
 
 def _positions(db: sqlite3.Connection) -> Iterator[str]:
-    for row in db.execute(f"SELECT {COLUMNS} FROM position").fetchall():
+    for row in db.execute(f"SELECT {columns(db)} FROM position").fetchall():
         try:
             key_of(row[0])
             of_row(*row)

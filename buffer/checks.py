@@ -14,7 +14,7 @@ from buffer.database import sync_directory
 from buffer.disk import has_bodies, write_all
 from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
 from buffer.lane import refuse_half_made
-from buffer.positions import COLUMNS, of_row
+from buffer.positions import columns, of_row
 from buffer.settings import SpoolSettings
 
 FORMAT = "1"
@@ -106,7 +106,7 @@ def check_index(lane: Path) -> None:
 def _check_rows(db: sqlite3.Connection) -> None:
     """What a flipped bit can do to rows that quick_check finds well formed."""
     db.execute("BEGIN")  # one view of both: a sender may be at work
-    for row in db.execute(f"SELECT {COLUMNS} FROM position").fetchall():
+    for row in db.execute(f"SELECT {columns(db)} FROM position").fetchall():
         of_row(*row)
     counted = dict(db.execute("SELECT name, value FROM counter WHERE name IN ('waiting_batches', 'waiting_groups')"))
     there = db.execute("SELECT count(*), coalesce(sum(groups), 0) FROM batch").fetchone()

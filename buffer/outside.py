@@ -22,7 +22,7 @@ from buffer.database import classify
 from buffer.disk import has_bodies
 from buffer.errors import SpoolDamaged, SpoolError, SpoolUnusable
 from buffer.judge import merge
-from buffer.positions import COLUMNS, key_of, key_text, of_row
+from buffer.positions import columns, key_of, key_text, of_row
 from buffer.values import DeadLetter, Position, Pull, ShardKey
 
 ROWS = 1000
@@ -286,7 +286,7 @@ def find_position(spool: Path, spool_id: str, key: ShardKey) -> Position | None:
     found = []
     for lane in _own_lanes(spool, spool_id):
         with connection(lane) as db:
-            row = db and db.execute(f"SELECT {COLUMNS} FROM position WHERE key = ?", (key_text(key),)).fetchone()
+            row = db and db.execute(f"SELECT {columns(db)} FROM position WHERE key = ?", (key_text(key),)).fetchone()
         if row:
             found.append(of_row(*row))
     return merge(found)
@@ -297,7 +297,7 @@ def group_positions(spool: Path, spool_id: str, project: str, logstore: str, gro
     found: dict[ShardKey, list[Position]] = {}
     for lane in _own_lanes(spool, spool_id):
         with connection(lane) as db:
-            rows = db.execute(f"SELECT {COLUMNS} FROM position").fetchall() if db else []
+            rows = db.execute(f"SELECT {columns(db)} FROM position").fetchall() if db else []
         for row in rows:
             key = key_of(row[0])
             if (key.project, key.logstore, key.group) == (project, logstore, group):

@@ -17,6 +17,12 @@ from buffer.values import Position, ShardKey
 COLUMNS = "key, epoch, put, checkpoint, crc"
 
 
+def columns(db: sqlite3.Connection) -> str:
+    """The same of an index that may be an older version's, which had no CRC."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    return COLUMNS if version != 1 else COLUMNS.replace("crc", "NULL")
+
+
 def key_text(key: ShardKey) -> str:
     """A position's key as it stands in the index."""
     return orjson.dumps([key.project, key.logstore, key.group, key.query, key.shard, key.created]).decode()

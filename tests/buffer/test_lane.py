@@ -254,6 +254,31 @@ def test_a_newer_format_is_refused_by_name(spool: Spool) -> None:
     (spool.directory / "format").write_text("1")
 
 
+def test_an_index_of_the_version_before_is_taken_on_with_its_positions_and_books(spool: Spool, lane: Path) -> None:
+    """Its positions have no CRC."""
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.put([pull(13)])
+    reader.ack(reader.read(0, 1, 1))
+    reader.close()
+    writer.close()
+    older = sqlite3.connect(lane / "cache.db")
+    older.executescript(
+        "CREATE TABLE older(key TEXT PRIMARY KEY, epoch INTEGER NOT NULL, put INTEGER, checkpoint INTEGER) WITHOUT ROWID;"
+        "INSERT INTO older SELECT key, epoch, put, checkpoint FROM position; DROP TABLE position;"
+        "ALTER TABLE older RENAME TO position; PRAGMA user_version = 1;"
+    )
+    older.close()
+    assert outside.find_position(spool.directory, spool.id, KEY) == Position(1, 16, None)
+    assert [v["fault"] for v in verify(spool.directory)] == [None]
+    assert spool.recover() == [], "nothing is damaged"
+    writer = LaneWriter.open(lane, spool.settings)
+    assert writer.position(KEY) == Position(1, 16, None)
+    assert writer.put([pull(13), pull(16)])[0].outcome is Outcome.REPULL
+    assert spool.stats().books["settled"] == 3
+    writer.close()
+
+
 def test_an_orphan_file_is_swept_and_a_named_one_is_kept(spool: Spool, lane: Path, writer: LaneWriter) -> None:
     writer.put([pull(10)])
     (lane / "v" / "orphan.val").write_bytes(b"x")
