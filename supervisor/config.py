@@ -128,10 +128,10 @@ def _check_keys(tables: dict[str, Any], problems: list[str]) -> None:
             problems.append(f"[{section}]: no such table{suggest(section, SECTIONS)}")
             del tables[section]
             continue
-        rows = tables[section] if isinstance(tables[section], list) else [tables[section]]
-        if (section in {"source", "route"}) != isinstance(tables[section], list):
-            brackets = "[[{}]]" if section in {"source", "route"} else "[{}]"
-            problems.append(f"{section}: write it as {brackets.format(section)}")
+        many, found = section in {"source", "route"}, tables[section]
+        rows = found if isinstance(found, list) else [found]
+        if many != isinstance(found, list) or not all(isinstance(row, dict) for row in rows):
+            problems.append(f"{section}: write it as {f'[[{section}]]' if many else f'[{section}]'}")
             del tables[section]
             continue
         known = [f.name for f in fields(SECTIONS[section])]
@@ -178,14 +178,21 @@ def _resolve(value: Any, environment: Mapping[str, str], problems: list[str], wh
     def look_up(found: re.Match[str]) -> str:
         try:
             return _look_up(found[1], environment)
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, ValueError) as error:
             if not secrets and where.rpartition(".")[2] in SECRETS:
                 return UNKNOWN
-            why = error.strerror if isinstance(error, OSError) else error.args[0]
+            why = _why(error)
             problems.append(f"{where}: ${{{found[1].partition(':-')[0]}}} cannot be resolved: {why}")
             return ""
 
     return _REFERENCE.sub(look_up, value)
+
+
+def _why(error: KeyError | OSError | ValueError) -> str | None:
+    """Without what the file holds: it may be a secret in another encoding."""
+    if isinstance(error, OSError):
+        return error.strerror
+    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error.args[0])
 
 
 def _look_up(reference: str, environment: Mapping[str, str]) -> str:

@@ -277,6 +277,25 @@ def test_the_commented_file_that_init_prints_is_good(tmp_path: Path) -> None:
     ).routes
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ('spool = "/var/lib/sls-siem"', "spool: write it as [spool]"), ("hec = 5", "hec: write it as [hec]"),
+        ('source = ["actiontrail_log"]', "source: write it as [[source]]"), ("route = [1]", "route: write it as [[route]]"),
+        ("[route]\nindex = 'i'", "route: write it as [[route]]"), ("[[spool]]", "spool: write it as [spool]"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_none_is_said(tmp_path: Path, wrong: str, expected: str) -> None:
+    assert expected in problems(tmp_path, wrong)
+
+
+def test_a_file_behind_a_value_that_is_no_text_is_said_without_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes("s3cret-value".encode("utf-16"))
+    (found,) = problems(tmp_path, GOOD.replace("t0ken-value", f"${{file:{tmp_path}/token}}"))[:1]
+    assert found.startswith("hec.token: ") and found.endswith("cannot be resolved: not UTF-8 text")
+    assert "null byte" in problems(tmp_path, GOOD.replace("t0ken-value", "${file:/a\\u0000b}"))[0]
+
+
 def test_a_file_that_is_no_toml_or_is_missing_is_said(tmp_path: Path) -> None:
     assert "not TOML" in problems(tmp_path, "[[source")[0]
     with pytest.raises(ConfigError, match="No such file"):
