@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from buffer.settings import MIB
 from supervisor.route_checks import check_routes
 from supervisor.settings import Settings, least_memory
+from supervisor.units import DURATION_KEYS, SIZE_KEYS
 from worker.settings import SourceSettings
 
+#: Seconds that a time-out may have.
+LONGEST = 366 * 86400.0
 _RELATIVE = re.compile(r"-\d+(\.\d+)?[smhd]")
 
 
 def cross_check(settings: Settings) -> list[str]:
     """A line for each thing that is wrong."""
-    return [*_numbers(settings), *_sources(settings), *_hec(settings), *_listener(settings), *check_routes(settings)]
+    checks = (_numbers, _measures, _sources, _hec, _listener, check_routes)
+    return [problem for check in checks for problem in check(settings)]
 
 
 def _numbers(settings: Settings) -> list[str]:
@@ -30,12 +36,27 @@ def _numbers(settings: Settings) -> list[str]:
     budget = settings.memory.budget
     if budget is not None and budget < least_memory(children):
         found.append(f"memory.budget: {children} children need at least {least_memory(children) // MIB} MiB")
-    if supervisor.stop_timeout <= 0:
-        found.append("supervisor.stop_timeout: must be more than 0")
     if settings.spool.max_bytes < 64 * MIB:
         found.append("spool.max_bytes: must be at least 64 MiB")
     if settings.spool.dead_letter_quota >= settings.spool.max_bytes:
         found.append("spool.dead_letter_max_bytes: must be less than spool.max_bytes")
+    return found
+
+
+def _measures(settings: Settings) -> list[str]:
+    """A time-out of nothing lets nothing through, one without an end never strikes."""
+    sections: list[tuple[str, Any]] = [(f"source.{source.name}", source) for source in settings.sources]
+    sections += [(name, getattr(settings, name)) for name in ("supervisor", "hec", "spool")]
+    found = []
+    for where, section in sections:
+        for one in fields(section):
+            value = getattr(section, one.name)
+            if one.name in DURATION_KEYS and not 0 < value <= LONGEST:
+                found.append(f"{where}.{one.name}: must be more than 0, and a year at most")
+            elif one.name in SIZE_KEYS and value is not None and value < 0:
+                found.append(f"{where}.{one.name}: must not be less than 0")
+    if settings.hec.max_unacked_bytes == 0:
+        found.append("hec.max_unacked_bytes: must be more than 0, or nothing is ever sent")
     return found
 
 
@@ -82,7 +103,7 @@ def _source(source: SourceSettings) -> list[str]:
         found.append("consumer_timeout: must be at least twice heartbeat_interval")
     if problem := unusable(source.proxy):
         found.append(f"proxy: {problem}")
-    if problem := unusable(source.endpoint):
+    if problem := unusable(source.endpoint) or more_than_a_place(source.endpoint):
         found.append(f"endpoint: {problem}")
     elif is_plaintext(source.endpoint) and not source.allow_plaintext:
         found.append("endpoint: plain http would send keys and logs unencrypted; use https, or allow_plaintext = true")
@@ -112,6 +133,14 @@ def unusable(url: str) -> str:
     return ""
 
 
+def more_than_a_place(url: str) -> str:
+    """What of an address would be shown in status, metrics and logs though it may be a secret, or would not be heeded."""
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    if "@" in parts.netloc:
+        return "no user or password in it: it is shown in status, metrics and logs"
+    return "nothing behind a ? or #" if parts.query or parts.fragment else ""
+
+
 def is_plaintext(url: str) -> bool:
     """Plain http to anything but loopback."""
     parts = urlsplit(url)
@@ -128,7 +157,7 @@ def _hec(settings: Settings) -> list[str]:
     if not hec.urls:
         found.append("hec.urls: name at least one URL, such as https://splunk:8088")
     for place, url in enumerate(hec.urls):
-        if problem := unusable(url):
+        if problem := unusable(url) or more_than_a_place(url):
             found.append(f"hec.urls.{place}: {problem}")
             continue
         parts = urlsplit(url)

@@ -89,6 +89,37 @@ CROSS = [
     ),
     ('start = "end"', 'start = "end"\nconsumer_timeout = "2s"', "consumer_timeout"),
     ('token = "t0ken-value"', 'token = "${NOT_SET}"', "NOT_SET"),
+    ("https://splunk:8088", "https://me:t0ken-value@splunk:8088", "hec.urls.0: no user or password"),
+    ("https://splunk:8088", "https://splunk:8088?channel=t0ken-value", "hec.urls.0: nothing behind a ?"),
+    ("https://cn-hangzhou", "https://id:s3cret-value@cn-hangzhou", "endpoint: no user or password"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\ntimeout = 0', "hec.timeout: must be more than 0"),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\nconnect_timeout = -1',
+        "hec.connect_timeout: must be more than 0",
+    ),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\nack_timeout = nan', "hec.ack_timeout: must be more than 0"),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\nmax_unacked_bytes = 0', "nothing is ever sent"),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\nmax_bytes_per_second = -1',
+        "hec.max_bytes_per_second: must not be less",
+    ),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\n[supervisor]\nstop_timeout = inf',
+        "supervisor.stop_timeout: must be",
+    ),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\n[spool]\nmin_free_bytes = -1',
+        "spool.min_free_bytes: must not be less",
+    ),
+    (
+        'start = "end"',
+        'start = "end"\nheartbeat_interval = "0s"\nconsumer_timeout = "0s"',
+        "source.l.consumer_timeout: must be more than 0",
+    ),
 ]
 
 
@@ -291,8 +322,8 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, wrong: str, expected: str)
 
 def test_a_file_behind_a_value_that_is_no_text_is_said_without_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes("s3cret-value".encode("utf-16"))
-    (found,) = problems(tmp_path, GOOD.replace("t0ken-value", f"${{file:{tmp_path}/token}}"))[:1]
-    assert found.startswith("hec.token: ") and found.endswith("cannot be resolved: not UTF-8 text")
+    found = problems(tmp_path, GOOD.replace("t0ken-value", f"${{file:{tmp_path}/token}}"))
+    assert f"hec.token: ${{file:{tmp_path}/token}} cannot be resolved: not UTF-8 text" in found
     assert "null byte" in problems(tmp_path, GOOD.replace("t0ken-value", "${file:/a\\u0000b}"))[0]
 
 
