@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,14 @@ def acquire(member: Member, shard: Shard, key: ShardKey, wait: Callable[[float],
         epoch=start.epoch,
     )  # fmt: skip
     return Acquired(cursor, start.epoch, server)
+
+
+def unpulled_since(member: Member, number: int, cursor: int) -> float:
+    """Everything that SLS received before was before `cursor`, or is gone; Unix seconds. SlsError."""
+    now = time.time()
+    if cursor >= member.data.get_cursor_at(number, "end"):
+        return now
+    return member.data.arrival(number, max(cursor, member.data.get_cursor_at(number, "begin")))
 
 
 def look(member: Member, key: ShardKey) -> tuple[Start, int | None]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.values import Answer, Outcome
 from worker import gone, pace
-from worker.acquire import acquire
+from worker.acquire import acquire, unpulled_since
 from worker.gone import Why
 from worker.held import HeldShard
 from worker.intake import Intake
@@ -31,6 +31,8 @@ log = get_logger()
 CALL_SECONDS = 150.0
 #: Seconds for which an answer whose size is more than was expected waits for room, before it is left to SLS.
 ADMIT_SECONDS = 10.0
+#: Seconds between two questions how old the oldest log is, where nothing is pulled.
+EDGE_SECONDS = 30.0
 
 
 class _BadBody(BadAnswer):
@@ -50,6 +52,8 @@ class Reader:
         """The next pull may begin above the position: nothing lies between."""
         self._refusals = 0
         """How often in a row SLS has refused the cursor."""
+        self._ask_edge = 0.0
+        """When to ask again how old the oldest log is that was not pulled, monotonic."""
 
     def run(self) -> None:
         """The thread."""
@@ -73,6 +77,7 @@ class Reader:
                     self._guarded_turn()
                 else:
                     self._settle()
+                    self._learn_edge()
                     self._rest(0.25)
         finally:
             self._settle()
@@ -118,6 +123,21 @@ class Reader:
         board, member = self._member.context.board, self._member
         allowed = pace.may_pull(board.memory_level, board.spool_level) and not member.putter.blocked
         return allowed and member.fence.holds()
+
+    def _learn_edge(self) -> None:
+        """Nothing may be pulled, and no pull has told yet how old the oldest log is that waits in SLS: its retention goes on."""
+        member, held, now = self._member, self._held, time.monotonic()
+        if held.edge is not None or now < self._ask_edge or not member.fence.holds():
+            return
+        self._ask_edge = now + EDGE_SECONDS
+        held.deadline = now + CALL_SECONDS
+        try:
+            with self._asking():
+                held.edge = unpulled_since(member, held.number, self._cursor)
+        except Revoked:
+            raise
+        except SlsError as error:
+            log.info("the oldest log is not known", source=held.source, shard=held.number, error=error.error)
 
     def _guarded_turn(self) -> None:
         """A spool that cannot be asked or told just now is waited for; a damaged one ends the process."""

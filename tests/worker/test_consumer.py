@@ -287,3 +287,26 @@ def test_the_reported_numbers_name_every_shard(tmp_path: Path) -> None:
             assert {"lag_seconds", "retention_left_seconds", "checkpoint_age_seconds"} <= report["metrics"].keys()
             assert house.board.last_beat(0) > 0
             assert house.stop() == 0
+
+
+def test_a_consumer_that_starts_while_nothing_may_be_pulled_shows_how_long_sls_still_keeps_what_waits(
+    tmp_path: Path,
+) -> None:
+    """A long outage of Splunk's has filled the spool, and then the host starts anew."""
+    hours = 5.0
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        sls.fill(1_000)
+        shard = sls.store().shards[0]
+        for place in range(len(shard.received)):
+            shard.received[place] = sls.clock.now() - hours * 3600
+        house.board.spool_level = 1
+        house.start()
+        poll(lambda: any(one["retention_left_seconds"] for one in house.report()["facts"]["shards"]), "retention")
+        (shown,) = house.report()["facts"]["shards"]
+        assert shown["lag_seconds"] == pytest.approx(hours * 3600, abs=120)
+        assert shown["retention_left_seconds"] == pytest.approx(sls.store().ttl - hours * 3600, abs=120)
+        assert not house.groups(), "and nothing was pulled for it"
+        assert not shard.pulls
+        house.board.spool_level = 0
+        house.wait_drained(sls)
+        assert house.stop() == 0
