@@ -114,7 +114,8 @@ def _add(found: dict[str, dict[str, Any]], prefix: str, section: Any, origins: d
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of the settings, for editors."""
+    """The JSON Schema of the settings file, for editors."""
     from supervisor.config import adapter
+    from supervisor.config_schema import file_schema
 
-    sys.stdout.write(json_module.dumps(adapter().json_schema(), indent=2) + "\n")
+    sys.stdout.write(json_module.dumps(file_schema(adapter().json_schema()), indent=2) + "\n")

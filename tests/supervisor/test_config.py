@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from supervisor.cli_config import TEMPLATE, flatten, written
-from supervisor.config import ConfigError, load, load_with_origins
+from supervisor.config import ConfigError, adapter, load, load_with_origins
+from supervisor.config_schema import file_schema
 from supervisor.settings import Settings
 
 GOOD = """
@@ -346,3 +349,58 @@ def test_whoever_only_looks_needs_no_secrets(tmp_path: Path) -> None:
     path.write_text(text.replace("[hec]", '[hec]\nindex = "${NOWHERE}"'))
     with pytest.raises(ConfigError, match=r"hec.index: \$\{NOWHERE\} cannot be resolved: not in the environment"):
         load(path, environment={"HOME": "/root"}, secrets=False)
+
+
+def faults(text: str) -> list[str]:
+    """What an editor says of a file, by the schema that we print."""
+    schema = file_schema(adapter().json_schema())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [fault.message for fault in jsonschema.Draft202012Validator(schema).iter_errors(tomllib.loads(text))]
+
+
+def test_an_editor_takes_what_we_take_by_the_schema(tmp_path: Path) -> None:
+    whole = f"""{GOOD}timeout = "90s"
+connect_timeout = 5
+max_request_bytes = "2MiB"
+gzip = "${{GZIP:-true}}"
+in_flight = "${{IN_FLIGHT:-4}}"
+[source_defaults]
+codec = "lz4"
+consumer_timeout = "1m"
+[[source]]
+project = "p"
+logstore = ["a", "b"]
+endpoint = "https://e"
+consumer_group = "h"
+start = "-2h"
+credentials_file = "/k"
+[[route]]
+topic = "x*"
+json_fields = ["a.b"]
+fields = {{team = "x"}}
+[supervisor]
+workers = 3
+stop_timeout = 20.5
+[memory]
+budget = "16GiB"
+[spool]
+max_bytes = 1073741824
+[status]
+listen = ""
+[log]
+file = "/l"
+"""
+    assert read(tmp_path, whole).hec.timeout == 90.0
+    for text in (whole, TEMPLATE, TEMPLATE.replace("\n# ", "\n").split("\n", 2)[2], ""):
+        assert faults(text) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "[hec]\ntimout = 1", "[sources]", "[source]\nproject = 'p'", "[supervisor]\nworkers = 'many'",
+        "[[source]]\ncodec = 'gzip'", "[hec]\nurls = 'https://one'", "[spool]\nmax_bytes = true", "[memory]\nbudget = [1]",
+    ],
+)  # fmt: skip
+def test_an_editor_finds_mistakes_by_the_schema(wrong: str) -> None:
+    assert faults(wrong)
