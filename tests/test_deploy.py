@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,23 @@ def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [str(ROOT / "scripts" / name), *map(str, arguments)], capture_output=True, text=True, timeout=900, check=False
     )
+
+
+@pytest.mark.parametrize("state", ["cut short", "its Python is gone"])
+def test_setup_makes_an_environment_anew_that_cannot_be_used(tmp_path: Path, state: str) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    place, python = tmp_path / ".venv", tmp_path / ".venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    if state == "its Python is gone":
+        python.unlink()
+        python.symlink_to("/nonexistent/python3")
+    done = subprocess.run([tmp_path / "scripts/setup", "--tools-only"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked = subprocess.run(
+        [python, "-c", "import pip; print(pip.__file__)"], capture_output=True, text=True, check=False
+    )
+    assert asked.stdout.startswith(str(place)), asked.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--purge",), ("--root",), ("--root", ""), ("--nonsense",)])
