@@ -23,9 +23,14 @@ def allocated(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
+def for_batches(settings: SpoolSettings) -> int:
+    """Bytes that what waits may take: the dead letters' part is reserved."""
+    return settings.max_bytes - settings.dead_letter_quota
+
+
 def level(settings: SpoolSettings, now: int, used: int, free: int, inodes: int, ballast: bool) -> int:
     """0: pull, 1: stop. `now` is the level so far: between the marks nothing changes."""
-    room = settings.max_bytes - settings.dead_letter_quota
+    room = for_batches(settings)
     if used >= STOP * room or free < settings.min_free_bytes or inodes < MIN_INODES or not ballast:
         return 1
     if now and (used > GO * room or free < settings.min_free_bytes * 1.05):
@@ -43,7 +48,7 @@ def letters_level(settings: SpoolSettings, used: int) -> int:
 
 def room(settings: SpoolSettings, used: int, free: int) -> int:
     """Bytes that may still be put until pulling stops."""
-    wanted = STOP * (settings.max_bytes - settings.dead_letter_quota)
+    wanted = STOP * for_batches(settings)
     return max(0, int(min(wanted - used, free - settings.min_free_bytes)))
 
 
@@ -59,7 +64,7 @@ def reason(settings: SpoolSettings, used: int, free: int, inodes: int, ballast: 
             f"the disk is nearly full ({free / 1e9:.2f} GB free, spool.min_free_bytes is {settings.min_free_bytes / 1e9:.2f} GB)",
             clear,
         )
-    share = used / max(1, settings.max_bytes - settings.dead_letter_quota)
+    share = used / max(1, for_batches(settings))
     return (
         f"the spool is full ({share:.0%} of spool.max_bytes)",
         "end what holds the draining up (the other holds), or raise spool.max_bytes, then `systemctl reload sls-siem`",

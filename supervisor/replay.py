@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from buffer import budget, outside
+from buffer.errors import SpoolFull
 from buffer.settings import SpoolSettings
 from buffer.values import Pull, ShardKey
 from buffer.writer import LaneWriter
@@ -24,7 +26,7 @@ from worker.verify import Unverified
 
 #: LogGroups a pull.
 COUNT = 1000
-#: Seconds for which one pull may go wrong, one try after the other.
+#: Seconds for which one pull may go wrong, one try after the other; and for which a full spool may stand still.
 PATIENCE = 120.0
 
 
@@ -44,18 +46,20 @@ def spans(client: Any, since: float, until: float) -> list[tuple[Any, int, int]]
 def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple[Any, int, int]]) -> Iterator[int]:
     """Durably spool it; yields LogGroups after each pull. SlsError, SpoolError: no further."""
     writer = LaneWriter.open(lane_of(settings.directory), settings)
-    #: Each run is an epoch of its own, so that nothing counts as a re-pull of an earlier run.
-    epoch = time.time_ns() // 1000
     try:
         for shard, begin, end in wanted:
             key = ShardKey(
                 source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created
             )
+            # Each run is an epoch of its own, so that nothing counts as a re-pull of an earlier run, whatever the clock was then.
+            before = writer.position(key)
+            epoch = max(time.time_ns() // 1000, before.epoch + 1 if before else 0)
             intake, at = Intake(key, source.name), begin
             while at < end:
                 found, pull = fetch(client, intake, shard.number, at, end, epoch)
                 if pull is not None:
                     need_room(settings)
+                    await_budget(settings)
                     writer.put([pull])
                     yield pull.groups
                 if found.next <= at:
@@ -63,6 +67,26 @@ def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple
                 at = found.next
     finally:
         writer.close()
+
+
+def await_budget(settings: SpoolSettings) -> None:
+    """Until so little waits in the spool that consumers may go on beside us. SpoolFull when nothing of it leaves for long."""
+    least, since = None, time.monotonic()
+    while (used := outside.used_bytes(lane_stats(settings.directory))) > budget.GO * budget.for_batches(settings):
+        now = time.monotonic()
+        if least is None or used < least:
+            least, since = used, now
+        if now - since > PATIENCE:
+            raise SpoolFull(
+                f"the spool is full ({used >> 20} MiB), and nothing of it was sent for {PATIENCE:.0f} s",
+                "what was fetched so far stays; end what holds the draining up (sls-siem status), then fetch the rest",
+            )
+        time.sleep(0.5)
+
+
+def lane_stats(spool: Path) -> list[outside.LaneStats]:
+    """Of every lane."""
+    return [outside.lane_stats(lane) for lane in outside.lane_directories(spool)]
 
 
 def fetch(client: Any, intake: Intake, shard: int, at: int, end: int, epoch: int) -> tuple[RawPull, Pull | None]:

@@ -6,17 +6,28 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from buffer.errors import SpoolFull
+from buffer.outside import LaneStats, lane_stats
 from buffer.reader import LaneReader
+from buffer.settings import SpoolSettings
+from buffer.values import Tally
+from supervisor import replay as module
 from tests.emulators.sls import SlsEmulator
+from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_client import SlsClient
 from tests.waiting import poll
 from tests.worker.consuming import House, body_of, source_of, stored
+from worker.credentials import Credentials
+from worker.sls import SlsClient as SlsDoor
 
 ROOT = Path(__file__).resolve().parents[2]
 RESET = ("group", "reset", "--source", "audit", "--to")
@@ -219,3 +230,68 @@ def test_a_replay_onto_a_full_disk_says_so_and_stores_no_more(tmp_path: Path) ->
         error, hint = (line for line in done.stderr.splitlines() if line.startswith(("error:", "hint:")))
         assert "must stay free" in error
         assert "min_free_bytes" in hint
+
+
+def fetched(sls: SlsEmulator, settings: SpoolSettings) -> int:
+    """A replay of all that SLS has, in this process: LogGroups that it says it has spooled."""
+    source = source_of(sls)
+    client = SlsDoor(source, Credentials(source))
+    try:
+        wanted = module.spans(client, sls.clock.now() - 86400, sls.clock.now() + 3600)
+        return sum(module.replay(settings, source, client, wanted))
+    finally:
+        client.close()
+
+
+def waiting(spool: Path) -> LaneStats:
+    return lane_stats(module.lane_of(spool))
+
+
+def test_what_is_replayed_while_the_clock_is_ahead_keeps_no_later_replay_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        sls.fill(1_000)
+        right = time.time_ns
+        for ahead in (86400, 0, 0):
+            monkeypatch.setattr(time, "time_ns", lambda ahead=ahead: right() + ahead * 1_000_000_000)
+            before = waiting(house.settings.directory).groups
+            assert fetched(sls, house.settings) == len(stored(sls))
+            assert waiting(house.settings.directory).groups == before + len(stored(sls))
+
+
+def test_a_replay_leaves_room_in_the_spool_for_what_is_new_and_goes_on_as_senders_make_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = Knobs(max_pull_bytes=200_000)
+    with SlsEmulator(shards=1, knobs=knobs) as sls, House(tmp_path / "spool", source_of(sls)) as house:
+        sls.fill(20_000)
+        settings = replace(house.settings, max_bytes=1 << 20)
+        monkeypatch.setattr(module, "PATIENCE", 1.0)
+        with pytest.raises(SpoolFull, match="the spool is full"):
+            fetched(sls, settings)
+        held = waiting(settings.directory)
+        assert 0 < held.groups < len(stored(sls))
+        assert held.bytes + held.index_bytes < settings.max_bytes
+
+        monkeypatch.setattr(module, "PATIENCE", 60.0)
+        reader = LaneReader.open(module.lane_of(settings.directory), settings)
+        ended = threading.Event()
+        sent: Counter[int] = Counter()
+
+        def drain() -> None:
+            while not ended.is_set() or waiting(settings.directory).batches:
+                found = reader.read(0, 1, 1 << 40)
+                sent.update(at for batch in found for pull in batch.pulls for at in range(pull.begin, pull.next))
+                reader.ack(found, [], Tally())
+                ended.wait(0.02)
+
+        sender = threading.Thread(target=drain)
+        sender.start()
+        try:
+            assert fetched(sls, settings) == len(stored(sls))
+        finally:
+            ended.set()
+            sender.join(30)
+            reader.close()
+        assert {at for _, at in stored(sls)} <= sent.keys()
