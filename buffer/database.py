@@ -246,7 +246,7 @@ def classify(error: BaseException, what: str) -> SpoolError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     number = getattr(error, "errno", 0)
     if code == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
-        return SpoolFull(f"no room for {what}", "free disk space; consumers try again by themselves")
+        return SpoolFull(f"no room for {what}", "free disk space; it is tried again by itself")
     # SQLITE_ERROR is "no such column" and the like: our statements are right, so the schema on disk is not.
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
         return SpoolDamaged(f"{what} is damaged: {error}", "it is rebuilt from the bodies at the next start")

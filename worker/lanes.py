@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from buffer.errors import SpoolFull
 from buffer.storage import Outlet
 from buffer.values import Batch
 from worker.endpoint import Endpoint
@@ -41,6 +43,8 @@ class LaneWork:
     """Batches to be read and taken apart once more."""
     full: bool = False
     """The dead letters' quota is reached: not read on."""
+    no_room_until: float = 0.0
+    """The disk had no room to write down what became of its batches: tried again then, and meanwhile not read on. 0: it has."""
 
     @property
     def name(self) -> str:
@@ -72,5 +76,6 @@ class LaneWork:
         for endpoint in endpoints:
             cap = str(endpoint.max_bytes)
             if cap != self.caps.get(endpoint.url, str(endpoint.most_bytes)):
-                self.caps[endpoint.url] = cap
-                self.reader.remember(f"max_bytes {endpoint.url}", cap)
+                with contextlib.suppress(SpoolFull):
+                    self.reader.remember(f"max_bytes {endpoint.url}", cap)
+                    self.caps[endpoint.url] = cap

@@ -4,10 +4,12 @@ each hold that lasts, to see whether its cause has ended.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
 
+from buffer.errors import SpoolFull
 from buffer.values import DeadLetter
 from worker.delivery import Delivery
 from worker.encode import Encoder
@@ -129,7 +131,10 @@ class Resending:
         for lane in self._lanes.values():
             for work in lane.batches.values():
                 work.release(hold.key)
-        released = sum(lane.reader.release(hold.key) for lane in self._lanes.values())
+        released = 0
+        for lane in self._lanes.values():
+            with contextlib.suppress(SpoolFull):  # `take_over` begins the hold anew, and its probe ends it again
+                released += lane.reader.release(hold.key)
         self._report.release(hold.kind, hold.name)
         log.info("hold has ended", kind=hold.kind, name=hold.name, events=released)
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from buffer.errors import SpoolDamaged, SpoolError, SpoolLocked, SpoolUnusable
+from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.outside import lane_directories
 from buffer.reader import LaneReader
 from worker.child import ChildContext
@@ -121,7 +121,7 @@ class Sender:
             self._rescan()
         for lane in self._lanes.values():
             self._settle(lane)
-            if not self._is_queue_full():
+            if not self._is_queue_full() and not lane.no_room_until:
                 self._resending.send_due(lane)
         self._resending.probe(now)
         self.delivery.resting.tend()
@@ -190,7 +190,7 @@ class Sender:
             reader = LaneReader.open(directory, self._context.settings.spool, beat=self._beat)
         except SpoolLocked:
             return
-        except SpoolUnusable as error:
+        except (SpoolFull, SpoolUnusable) as error:
             log.warning("lane cannot be opened now", lane=directory.name, error=str(error), hint=error.hint)
             return
         self._unopened -= 1
@@ -205,6 +205,22 @@ class Sender:
     # settling
 
     def _settle(self, lane: LaneWork) -> None:
+        """Without room on the disk what Splunk has taken is kept and written down later: ending here would send it all again."""
+        now = time.monotonic()
+        if now < lane.no_room_until:
+            return
+        try:
+            self._write_down(lane)
+        except SpoolFull as error:
+            lane.no_room_until = now + POLL
+            if self._report.hold("disk", lane.name, str(error), error.hint, next_probe=time.time() + POLL):
+                log.error("the spool does not take", lane=lane.name, error=str(error), hint=error.hint)
+            return
+        if lane.no_room_until:
+            lane.no_room_until = 0.0
+            self._report.release("disk", lane.name)
+
+    def _write_down(self, lane: LaneWork) -> None:
         done = [work for work in lane.batches.values() if work.done]
         if done:
             self._ack(lane, done)
@@ -235,7 +251,7 @@ class Sender:
     def _fill(self, now: float) -> None:
         """Read on while there is room, a little of each lane in turn."""
         for lane in self._lanes.values():
-            if now < lane.empty_until or not self._room(now):
+            if now < lane.empty_until or lane.no_room_until or not self._room(now):
                 continue
             # Over all lanes once a second by the supervisor; what this lane has by itself is known at once.
             lane.full = self._context.board.letters_level > 0 or not lane.reader.may_bury()
