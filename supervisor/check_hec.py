@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from supervisor.check_net import reach
+from supervisor.check_net import reach, reach_proxy, split
 from supervisor.check_step import Step
 from supervisor.settings import Settings
 from worker.settings import HecSettings
@@ -20,12 +20,13 @@ SOURCETYPE = "sls_siem:probe"
 
 def check_hec(settings: Settings, url: str, *, probe: bool) -> Iterator[Step]:
     """DNS, TCP, TLS, health; then the tokens, those of routes too, each with its indexes."""
-    from worker.hec import HecClient
+    from worker.hec import HecClient, environment_proxies
     from worker.tokens import Tokens
 
     hec, name = settings.hec, f"hec {url}"
     ca_file = str(hec.ca_file) if hec.ca_file else None
-    way = reach(f"{name} proxy", hec.proxy, None) if hec.proxy else reach(name, url, ca_file, verify=hec.verify_tls)
+    proxy = hec.proxy or environment_proxies(hec.urls).get(split(url)[0].scheme)
+    way = reach_proxy(name, proxy) if proxy else reach(name, url, ca_file, verify=hec.verify_tls)
     if not (yield from way):
         return
     client = HecClient(hec)

@@ -23,6 +23,11 @@ def split(url: str) -> tuple[SplitResult, str, int]:
     return parts, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def reach_proxy(name: str, proxy: str) -> Generator[Step, None, bool]:
+    """The same for a proxy, of the settings or of the environment; what lies behind it is not to be reached from here."""
+    return reach(f"{name} proxy", proxy if "://" in proxy else f"http://{proxy}", None)
+
+
 def reach(
     name: str, url: str, ca_file: str | None, *, verify: bool = True, clock: bool = False
 ) -> Generator[Step, None, bool]:

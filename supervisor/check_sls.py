@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from supervisor.check_net import reach
+from supervisor.check_net import reach, reach_proxy, split
 from supervisor.check_step import Step
 from supervisor.cli_sls import exit_code
 from worker.settings import SourceSettings
+from worker.sls_address import choose_proxies
 
 #: Consumer groups that SLS allows a logstore.
 GROUPS_ALLOWED = 30
@@ -24,11 +25,9 @@ def check_source(source: SourceSettings) -> Iterator[Step]:
 
     name = f"sls {source.name}"
     ca_file = str(source.ca_file) if source.ca_file else None
-    way = (
-        reach(f"{name} proxy", source.proxy, None)
-        if source.proxy
-        else reach(name, source.endpoint, ca_file, clock=True)
-    )
+    parts, host, _ = split(source.endpoint)
+    proxy = choose_proxies(source.proxy, host).get(parts.scheme)
+    way = reach_proxy(name, proxy) if proxy else reach(name, source.endpoint, ca_file, clock=True)
     if not (yield from way):
         return
     try:

@@ -40,9 +40,11 @@ def bench(made: Bench) -> Iterator[Bench]:
     made.sls.clock.skew = 0.0
 
 
-def steps(bench: Bench, *options: str, code: int = 0) -> dict[str, tuple[str, str, str]]:
+def steps(
+    bench: Bench, *options: str, code: int = 0, env: dict[str, str] | None = None
+) -> dict[str, tuple[str, str, str]]:
     """name → result, text, remedy; a bad certificate of the URL is cut out of the name."""
-    done = bench.run("check", "--json", *options)
+    done = bench.run("check", "--json", *options, env=env)
     assert done.returncode == code, done.stdout + done.stderr
     document = json.loads(done.stdout)
     assert document["ok"] == (not code)
@@ -200,6 +202,20 @@ def test_what_is_wrong_is_named_with_its_remedy(
         assert "sls l dns" in found or "sls none dns" in found, (
             "one failure does not keep the others from being looked at"
         )
+
+
+def test_a_proxy_of_the_environment_is_looked_at_and_not_what_lies_behind_it(bench: Bench) -> None:
+    """As the consumers go: the endpoint's name may mean nothing to this host."""
+    bench.write(index="main", sls="http://sls.test")
+    change(bench, 'start = "begin"', 'start = "begin"\nallow_plaintext = true')
+    way = {"http_proxy": bench.sls.proxy.removeprefix("http://"), "no_proxy": "127.0.0.1"}
+    found = steps(bench, env=way)
+    assert (found["sls l proxy tcp"][0], found["sls l read"][0]) == ("OK", "OK")
+    assert "sls l dns" not in found
+    assert found["hec splunk tcp"][0] == "OK", "which no_proxy excepts"
+    found = steps(bench, env=way | {"http_proxy": "http://127.0.0.1:1"}, code=69)
+    assert found["sls l proxy tcp"][0] == "FAIL"
+    assert "sls l logstore" not in found
 
 
 def test_a_full_quota_of_groups_names_them_and_the_command_that_deletes_one(bench: Bench) -> None:
