@@ -17,6 +17,7 @@ import diskcache
 from buffer import body, outside, states
 from buffer.aside import note_file
 from buffer.budget import allocated
+from buffer.checks import write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
 from buffer.disk import SPARE
 from buffer.errors import SpoolDamaged
@@ -38,6 +39,8 @@ from buffer.values import Position, ShardKey
 log = structlog.get_logger()
 #: Files a transaction: each transaction costs a flush.
 _STEP = 1000
+#: What the mark of a rebuild says once the damaged index is out of the way.
+_MOVED = b"moved"
 
 
 def rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[ShardKey, int] | None = None) -> None:
@@ -54,7 +57,6 @@ def rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Shar
 def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[ShardKey, int]) -> None:
     locks = [take_lock(lane / name) for name in ("writer.lock", "reader.lock")]
     try:
-        _mark(lane / REBUILDING)
         _move_index(lane)
         cache = open_cache(lane)
         try:
@@ -209,18 +211,22 @@ def _set_aside(lane: Path, path: Path, data: bytes, why: str, sql: states.Sql) -
     )  # fmt: skip
 
 
-def _mark(path: Path) -> None:
-    """A half-made index may not be believed: what it does not name yet would be swept."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    sync_directory(path.parent)
-
-
 def _move_index(lane: Path) -> None:
-    stamp = time.time_ns()
+    """The damaged one, into damaged/, once. A half-made one may not be believed, because what it does not name yet would be swept;
+    so there is a mark before it, and one that an earlier try has left is of no use: tried again and again it would fill the disk.
+    """
+    mark, stamp = lane / REBUILDING, time.time_ns()
     (lane / "damaged").mkdir(mode=0o700, exist_ok=True)
     (lane / "v").mkdir(mode=0o700, exist_ok=True)
+    is_half_made = mark.exists() and mark.read_bytes() == _MOVED
+    if not mark.exists():
+        write_durably(mark, "")
     for name in ("cache.db", "cache.db-wal", "cache.db-shm", "cache.db-journal"):
-        if (lane / name).exists():
+        if is_half_made:
+            (lane / name).unlink(missing_ok=True)
+        elif (lane / name).exists():
             (lane / name).rename(lane / "damaged" / f"{name}.{stamp}")
     sync_directory(lane)
     sync_directory(lane / "damaged")
+    if not is_half_made:
+        write_durably(mark, _MOVED.decode())
