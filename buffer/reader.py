@@ -124,7 +124,7 @@ class LaneReader(Letters):
             pull = batch.pulls[place]
             described = body.describe_pull(pull) | {"why": why}
             pieces = body.pack(body.BATCH, batch.id, time.time(), [described], [pull.body])
-            path = self.directory / "damaged" / f"{batch.id}-{place}.val"
+            path = self.directory / "damaged" / f"{batch.id}-{place}-{round(batch.time * 1000)}.val"
             try:
                 file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
                 try:

@@ -212,6 +212,22 @@ def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm:
     writer.close()
 
 
+def test_what_was_set_aside_stays_though_a_rebuilt_index_counts_batches_anew(spool: Spool, lane: Path) -> None:
+    for begin in (10, 50):
+        writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+        writer.put([pull(begin)])
+        (batch,) = reader.read(0, 1, 1)
+        assert batch.id == 1
+        reader.ack([batch], set_aside=[(batch, 0, "it cannot be decoded")])
+        reader.close()
+        writer.close()
+        (lane / "cache.db").write_bytes(b"no index")
+        spool.recover()
+    kept = [body.unpack(path.read_bytes()) for path in (lane / "damaged").glob("*.val")]
+    assert sorted(one.meta[0]["begin"] for one in kept) == [10, 50]
+    assert len(list((lane / "damaged").glob("*.val.json"))) == 2
+
+
 def test_a_forged_row_is_never_unpickled(writer: LaneWriter, lane: Path, tmp_path: Path) -> None:
     writer.put([pull(10)])
     trap = tmp_path / "trap"
