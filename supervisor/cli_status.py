@@ -29,18 +29,16 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """What is going on: state and reason, lag, spool, holds, dead letters, memory, children."""
-    from supervisor.config import load
+    from supervisor.config import ConfigError, load
     from supervisor.picture import blocks, nagios
 
-    directory = load(config, secrets=False).spool.directory
     try:
+        directory = load(config, secrets=False).spool.directory
         found = read(directory)
-    except PermissionError as error:
+    except (PermissionError, ConfigError) as error:
         if not check:
             raise
-        sys.stdout.write(
-            f"SLS-SIEM CRITICAL - {error.filename}: {error.strerror} (run it as root or as the service does)\n"
-        )
+        sys.stdout.write(f"SLS-SIEM CRITICAL - {_unseen(error)}\n")
         raise typer.Exit(2) from error
     if check:
         code, line = nagios(found)
@@ -55,6 +53,13 @@ def status(
     for place, block in enumerate(blocks(found, time.time())):
         sys.stdout.write("\n" if place else "")
         write_table(block.rows, head=block.head)
+
+
+def _unseen(error: Any) -> str:
+    """Why nothing can be said, on one line: a plugin has no other exit code, and nothing but its first line is shown."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: {error.strerror} (run it as root or as the service does)"
+    return f"{'; '.join(error.problems)} ({error.hint})".replace("\n", " ")
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from supervisor.page import PAGE, POLICY
@@ -60,6 +61,10 @@ class Listener:
             request_queue_size = 2 * MOST
             allow_reuse_address = True
             address_family = socket.AF_INET6 if ":" in host.strip("[]") else socket.AF_INET
+
+            def server_bind(self) -> None:
+                """Not HTTPServer's: it asks the name server for our name, and at a start that one may be away."""
+                TCPServer.server_bind(self)
 
             def process_request(self, request: Any, address: Any) -> None:
                 if not slots.acquire(blocking=False):

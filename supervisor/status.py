@@ -152,8 +152,9 @@ def sample(lanes: list[LaneStats], counters: Mapping[tuple[str, str], int], now:
 
 
 def is_stale(status: dict[str, Any], now: float) -> bool:
-    """Nobody has written it for a while: the supervisor is gone."""
+    """Nobody has written it for a while: the supervisor is gone. One of a time to come is of a clock that was set back since,
+    as after a power cut; who lives writes it anew each second."""
     try:
-        return now - datetime.fromisoformat(status["time"]).timestamp() > STALE_AFTER
+        return abs(now - datetime.fromisoformat(status["time"]).timestamp()) > STALE_AFTER
     except (KeyError, ValueError):
         return True

@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from supervisor.status import is_stale, iso
 from tests.emulators.generator_ids import expected_ids
 from tests.emulators.sls_client import SlsClient
 from tests.supervisor.cli_bench import LETTER, Bench, filled
@@ -309,6 +310,29 @@ def test_status_without_a_supervisor_says_so_and_check_is_critical(bench: Bench)
     done = bench.run("status", "--check")
     assert done.returncode == 2
     assert done.stdout.startswith("SLS-SIEM CRITICAL")
+
+
+def test_a_plugin_that_cannot_read_the_settings_is_critical_on_one_line(bench: Bench) -> None:
+    good = bench.config.read_text()
+    try:
+        bench.config.write_text(good.replace("[hec]", "[hce]"))
+        done = bench.run("status", "--check")
+        assert done.returncode == 2, done.stderr
+        assert done.stdout.startswith("SLS-SIEM CRITICAL - [hce]: no such table; did you mean hec?")
+        assert done.stdout.count("\n") == 1
+        assert bench.run("status").returncode == 78
+        bench.config.unlink()
+        done = bench.run("status", "--check")
+        assert (done.returncode, "No such file" in done.stdout) == (2, True)
+    finally:
+        bench.config.write_text(good)
+
+
+def test_a_picture_of_a_time_to_come_is_stale_too() -> None:
+    """The clock was set back since: after a power cut, say, until the network has told the time."""
+    now = 1_800_000_000.0
+    for seconds, stale in ((0, False), (-9, False), (-11, True), (9, False), (11, True), (86400, True)):
+        assert is_stale({"time": iso(now + seconds)}, now) == stale
 
 
 def test_help_loads_nothing_heavy() -> None:

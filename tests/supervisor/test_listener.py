@@ -40,6 +40,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
     return change
 
 
+def test_no_name_server_is_asked_for_our_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be away, and each look-up then takes as long as resolv.conf says: signals would wait so long at the start."""
+    asked: list[str] = []
+    monkeypatch.setattr(socket, "getfqdn", asked.append)
+    Listener("0.0.0.0:0", Shown()).close()
+    assert asked == []
+
+
 def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, http.client.HTTPMessage]:
     """One request, as an ordinary client sends it."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
