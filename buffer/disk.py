@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -173,6 +174,13 @@ def write_all(file: int, pieces: Sequence[bytes | memoryview]) -> None:
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def is_unreadable(error: OSError) -> bool:
+    """Whether the disk says that it cannot read what was asked for: then the file is damaged like any other. Where it is the whole
+    disk that fails, setting the file aside fails too, because that writes.
+    """
+    return error.errno == errno.EIO
 
 
 def is_spare(path: Path) -> bool:

@@ -19,6 +19,7 @@ from buffer import body, states
 from buffer.aside import write_note
 from buffer.budget import allocated, letters_level
 from buffer.database import classify, sync_directory
+from buffer.disk import is_unreadable
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull
 from buffer.lane import Lane, add, forget_file, name_file
 from buffer.lean import structlog
@@ -81,10 +82,10 @@ class Letters(Lane):
     def _load_letters(self, file: str) -> body.Body | None:
         try:
             return body.unpack(self.disk.load(file))
-        except (SpoolDamaged, FileNotFoundError) as error:
+        except (SpoolDamaged, OSError) as error:
+            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or is_unreadable(error)):
+                raise classify(error, f"dead letters of lane {self.directory.name}") from error
             self._set_letters_aside(file, str(error))
-        except OSError as error:
-            raise classify(error, f"dead letters of lane {self.directory.name}") from error
         return None
 
     def _set_letters_aside(self, file: str, why: str) -> None:

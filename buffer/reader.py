@@ -15,7 +15,7 @@ import orjson
 from buffer import body
 from buffer.aside import write_note
 from buffer.database import classify, sync_directory
-from buffer.disk import write_all
+from buffer.disk import is_unreadable, write_all
 from buffer.errors import SpoolDamaged
 from buffer.lane import add, remove_batch
 from buffer.lean import structlog
@@ -53,11 +53,11 @@ class LaneReader(Letters):
             loaded = body.unpack(self.disk.load(file))
             if loaded.kind != body.BATCH or loaded.sequence != number:
                 raise SpoolDamaged(f"the file of batch {number} holds something else")
-        except (SpoolDamaged, FileNotFoundError) as error:
+        except (SpoolDamaged, OSError) as error:
+            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or is_unreadable(error)):
+                raise classify(error, f"batch {number} of lane {self.directory.name}") from error
             self._set_file_aside(number, file, groups, pulls, str(error))
             return None
-        except OSError as error:
-            raise classify(error, f"batch {number} of lane {self.directory.name}") from error
         restored = tuple(map(body.restore_pull, loaded.meta, loaded.payloads))
         return Batch(number, restored, when, loaded.size)
 

@@ -6,6 +6,7 @@ and not yet unlinked may be delivered again, with the same ids. Dead letters com
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from buffer.aside import note_file
 from buffer.budget import allocated
 from buffer.checks import write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
-from buffer.disk import SPARE
+from buffer.disk import SPARE, is_unreadable
 from buffer.errors import SpoolDamaged
 from buffer.lane import (
     REBUILDING,
@@ -189,7 +190,10 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise classify(error, f"{path} while rebuilding") from error
+            if not is_unreadable(error):
+                raise classify(error, f"{path} while rebuilding") from error
+            _set_aside(lane, path, _first_bytes(path), str(error), sql)
+            continue
         if data == SPARE:
             path.unlink()
             continue
@@ -197,6 +201,15 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
             yield name, body.unpack(data)
         except SpoolDamaged as error:
             _set_aside(lane, path, data, str(error), sql)
+
+
+def _first_bytes(path: Path) -> bytes:
+    """As far as the disk gives them: the header says what is lost."""
+    found = bytearray()
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        while piece := file.read(4096):
+            found += piece
+    return bytes(found)
 
 
 def _set_aside(lane: Path, path: Path, data: bytes, why: str, sql: states.Sql) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import diskcache
 import hypothesis.strategies as st
+import orjson
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -180,6 +181,41 @@ def test_a_damaged_body_costs_that_batch_and_no_other(
     assert list((lane / "damaged").glob("*.json")), "its cursors are kept"
     stats = spool.stats()
     assert (stats.books["set_aside"], stats.lanes[0].damaged, stats.books["waiting"]) == (3, 1, 6)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["in its turn", "while rebuilding"])
+def test_files_that_the_disk_cannot_read_cost_themselves_and_no_other(
+    spool: Spool, lane: Path, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector: the disk gives what comes before it, and then EIO, for ever."""
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    for begin in (10, 13, 16, 19):
+        writer.put([pull(begin)])
+    reader.ack(reader.read(0, 1, 1), [letter("a", "due")])
+    bad = {Path(list(outside.batches(spool.directory))[1]["file"]).name, reader.rows("SELECT file FROM dead")[0][0][2:]}
+    read = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self.name in bad:
+            raise OSError(5, "Input/output error", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    if lost:
+        reader.close()
+        writer.close()
+        (lane / "cache.db").write_bytes(b"no index")
+        spool.recover()
+        reader = LaneReader.open(lane, spool.settings)
+    assert reader.due(10, 1 << 20) == []
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [13, 19]
+    assert {path.name for path in (lane / "damaged").glob("*.val")} == bad, "they are kept"
+    notes = [orjson.loads(path.read_bytes()) for path in (lane / "damaged").glob("*.json")]
+    assert sorted(one["begin"] for note in notes for one in note["pulls"]) == [16]
+    assert [one["sls_id"] for note in notes for one in note["letters"]] == ["a"]
+    assert spool.stats().lanes[0].damaged == 2
+    reader.close()
+    writer.close()
 
 
 @pytest.mark.parametrize("harm", ["removed", "garbage", "page"])
