@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import orjson
 
 from buffer.values import Pull, ShardKey
+from supervisor.cli_output import Failed
 from supervisor.cli_sls import Refused, asking
-from worker.decode import open_pull
+from worker.decode import Undecodable, open_pull
 from worker.encode import Encoder
 from worker.encode_python import merged_fields, parse
 from worker.envelope import text
@@ -32,7 +34,19 @@ def newest_events(config: Path | None, topic: str, stage: str, refused: Refused)
         with refused.of(source), asking(source) as client:
             pulls = [pull for shard in client.shards().values() if (pull := _newest(client, source, shard))]
         for pull in pulls:
-            yield from _shown(encoder, pull, topic, stage)
+            with refused.of(source), _decoding(source, pull):
+                yield from _shown(encoder, pull, topic, stage)
+
+
+@contextmanager
+def _decoding(source: Any, pull: Pull) -> Iterator[None]:
+    """What a sender would set aside: said, and the other shards are shown."""
+    try:
+        yield
+    except Undecodable as error:
+        where = f"{source.name}: shard {pull.key.shard} from cursor {pull.begin}"
+        hint = "SLS, or a proxy before it, answers so; if it stays like this, the supervisor sets it aside with its cursors"
+        raise Failed(f"{where} cannot be decoded: {error}", hint) from error
 
 
 def _newest(client: Any, source: Any, shard: Any) -> Pull | None:
@@ -44,7 +58,7 @@ def _newest(client: Any, source: Any, shard: Any) -> Pull | None:
         return None
     return Pull(
         key=ShardKey(source.project, source.logstore, source.consumer_group, source.query, shard.number, shard.created),
-        epoch=0, source=source.name, codec=found.codec, raw_size=found.raw_size, begin=first,
+        epoch=0, source=source.name, codec=found.codec or "none", raw_size=found.raw_size, begin=first,
         next=found.next, groups=found.groups, sparse=found.next - first != found.groups, suspect=False,
         arrived=found.arrived, pulled=0.0, body=found.body,
     )  # fmt: skip

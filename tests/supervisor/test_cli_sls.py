@@ -295,3 +295,32 @@ def test_a_replay_leaves_room_in_the_spool_for_what_is_new_and_goes_on_as_sender
             sender.join(30)
             reader.close()
         assert {at for _, at in stored(sls)} <= sent.keys()
+
+
+def test_tap_shows_what_came_without_compression(tmp_path: Path) -> None:
+    config = tmp_path / "sls-siem.toml"
+    with SlsEmulator(shards=1) as sls:
+        write_settings(config, sls, tmp_path / "spool")
+        sls.fill(50)
+        sls.knobs.forced_codec = ""
+        done = run(config, "tap", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["events"]) == 5
+
+
+@pytest.mark.parametrize("stage", ["raw", "event"])
+def test_tap_says_which_shard_cannot_be_decoded_and_shows_the_others(tmp_path: Path, stage: str) -> None:
+    config = tmp_path / "sls-siem.toml"
+    with SlsEmulator(shards=2) as sls:
+        write_settings(config, sls, tmp_path / "spool")
+        sls.fill(50)
+        sls.faults.add("garbage", "pull", shard=1)
+        done = run(config, "tap", "--json", "--limit", "1000", "--stage", stage)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith("error: audit: shard 1 from cursor ")
+        assert "hint: SLS, or a proxy before it" in done.stderr
+        found = json.loads(done.stdout)
+        assert found["events"]
+        assert [error["source"] for error in found["errors"]] == ["audit"]
+        sls.faults.add("garbage", "pull", shard=0)
+        assert run(config, "tap").stderr.count("cannot be decoded") == 2
