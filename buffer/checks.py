@@ -110,6 +110,8 @@ def _check_rows(db: sqlite3.Connection) -> None:
         of_row(*row)
     counted = dict(db.execute("SELECT name, value FROM counter WHERE name IN ('waiting_batches', 'waiting_groups')"))
     there = db.execute("SELECT count(*), coalesce(sum(groups), 0) FROM batch").fetchone()
+    letters = db.execute("SELECT label, value FROM counter WHERE name = 'letters' AND value != 0").fetchall()
+    letters_there = db.execute("SELECT state, count(*) FROM dead GROUP BY state").fetchall()
     for table in ("batch", "dead"):
         if db.execute(
             f"SELECT 1 FROM {table} NOT INDEXED WHERE file NOT IN (SELECT filename FROM Cache) LIMIT 1"
@@ -122,3 +124,5 @@ def _check_rows(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
     if there != (counted.get("waiting_batches", 0), counted.get("waiting_groups", 0)):
         raise SpoolDamaged(f"the index counts {counted} and holds {there}")
+    if sorted(letters) != sorted(letters_there):  # one whose state is none of ours would wait for ever
+        raise SpoolDamaged(f"the index counts dead letters {letters} and holds {letters_there}")

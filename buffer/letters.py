@@ -62,9 +62,9 @@ class Letters(Lane):
             holder = loaded[file]
             if holder is None:
                 continue
+            if place >= len(holder.meta) or holder.meta[place]["sls_id"] != sls_id:
+                place = self._correct([one["sls_id"] for one in holder.meta], sls_id, file, place)
             letter = body.restore_letter(holder.meta[place], holder.payloads[place])
-            if letter.sls_id != sls_id:
-                self._correct(letter.sls_id, file, place)
             found.append(
                 dataclasses.replace(
                     letter, state=state, hold=hold, time=when, tries=tries, status=status, code=code, text=text
@@ -73,11 +73,18 @@ class Letters(Lane):
             size += length
         return found
 
-    def _correct(self, sls_id: str, file: str, place: int) -> None:
-        """A bit of the index was turned over: the file says which letter it is."""
-        log.error("a dead letter's id in the index was wrong", lane=self.directory.name, sls_id=sls_id)
-        with self.transaction("a dead letter's id") as sql:
-            sql("UPDATE dead SET sls_id = ? WHERE file = ? AND place = ?", (sls_id, file, place))
+    def _correct(self, ids: Sequence[str], sls_id: str, file: str, place: int) -> int:
+        """A bit of the index was turned over: the file says where a letter is, or which one is there. Its place."""
+        log.error("a dead letter's row in the index was wrong", lane=self.directory.name, sls_id=sls_id, place=place)
+        with self.transaction("a dead letter's row") as sql:
+            if sls_id in ids:
+                place = ids.index(sls_id)
+                sql("UPDATE dead SET place = ? WHERE sls_id = ?", (place, sls_id))
+            elif place < len(ids):
+                sql("UPDATE dead SET sls_id = ? WHERE file = ? AND place = ?", (ids[place], file, place))
+            else:
+                raise SpoolDamaged(f"the index says a wrong place and id of dead letter {sls_id}")
+        return place
 
     def _load_letters(self, file: str) -> body.Body | None:
         try:

@@ -261,6 +261,9 @@ def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple
                 opened, loaded = file, _readable(directory / file, damaged)
             if loaded is None:
                 continue
+            if place >= len(loaded.meta):
+                damaged(f"{directory / file}: the index says a wrong place in it")
+                continue
             now = {
                 "state": state,
                 "hold": hold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,30 @@ def test_what_is_buried_or_changed_without_room_leaves_no_file_behind(
     reader.ack(batches, [letter("more", "dead")])
     assert letters(spool).keys() == set("abcde") | {"more"}
     reader.close()
+
+
+@pytest.mark.parametrize(
+    "turned",
+    ["place = 6 WHERE sls_id = 'c'", "place = 3 WHERE sls_id = 'c'", "state = 'parjed' WHERE sls_id = 'c'"],
+    ids=["place in no file", "place of another", "state"],
+)
+def test_a_letter_whose_row_a_turned_bit_changed_is_had_back_from_its_file(
+    spool: Spool, lane: Path, reader: LaneReader, turned: str
+) -> None:
+    wanted = letters(spool)
+    reader.close()
+    index = sqlite3.connect(lane / "cache.db")
+    index.executescript(f"DROP TRIGGER dead_changed; UPDATE dead SET {turned}")
+    index.close()
+    told = list[str]()
+    assert len(list(outside.dead(spool.directory, told.append))) + len(told) == 5
+    faults = spool.recover()
+    assert len(faults) == ("state" in turned), "an index is rebuilt"
+    again = LaneReader.open(lane, spool.settings)
+    assert again.release("index:i") == 3
+    assert sorted(one.sls_id for one in again.due(10, 1 << 20)) == ["c", "d", "e"]
+    again.close()
+    assert letters(spool) == wanted | dict.fromkeys("cde", ("due", 1))
 
 
 def test_a_rebuild_cut_short_is_begun_again_and_sweeps_nothing(
