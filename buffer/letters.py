@@ -62,9 +62,10 @@ class Letters(Lane):
             holder = loaded[file]
             if holder is None:
                 continue
-            if place >= len(holder.meta) or holder.meta[place]["sls_id"] != sls_id:
-                place = self._correct([one["sls_id"] for one in holder.meta], sls_id, file, place)
-            letter = body.restore_letter(holder.meta[place], holder.payloads[place])
+            at = place
+            if at >= len(holder.meta) or holder.meta[at]["sls_id"] != sls_id:
+                at = self._correct([one["sls_id"] for one in holder.meta], sls_id, file, place)
+            letter = body.restore_letter(holder.meta[at], holder.payloads[at])
             found.append(
                 dataclasses.replace(
                     letter, state=state, hold=hold, time=when, tries=tries, status=status, code=code, text=text
