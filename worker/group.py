@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from worker.logs import get_logger
 from worker.member import Member
-from worker.positions import first_cursors, note_starts
-from worker.sls_errors import GroupExists, QuotaExceeded
+from worker.positions import first_cursors, forget_starts, note_starts, remember_starts, remembered_starts
+from worker.sls_errors import GroupExists, QuotaExceeded, Revoked
 
 log = get_logger()
 
@@ -31,12 +31,22 @@ class Entrance:
         self._made = self._made or self._make()
         if not self._made:
             return
-        member, group = self._member, self._member.source.consumer_group
         for number, cursor in self._starts.items():
             if number not in self._saved:
-                member.control.save_checkpoint(group, member.consumer, number, cursor, force=True)
+                self._save(number, cursor)
                 self._saved.add(number)
-        log.info("consumer group made", source=member.source.name, group=group, start=member.source.start)
+        source = self._member.source
+        log.info("consumer group made", source=source.name, group=source.consumer_group, start=source.start)
+
+    def _save(self, number: int, cursor: int) -> None:
+        member = self._member
+        try:
+            member.control.save_checkpoint(member.source.consumer_group, member.consumer, number, cursor, force=True)
+        except Revoked:
+            member.refresh()
+            if number in member.shards:
+                raise
+            log.info("shard has ended before it was read", source=member.source.name, shard=number)
 
     def _make(self) -> bool:
         """Whether it was us."""
@@ -50,6 +60,7 @@ class Entrance:
             if source.consumer_group in groups:  # made while we asked: ours may be later than that
                 return self._join(groups)
             self._starts = starts
+        remember_starts(member, self._starts)
         try:
             member.control.create_group(source.consumer_group, source.consumer_timeout)
         except GroupExists:
@@ -62,11 +73,14 @@ class Entrance:
         return True
 
     def _join(self, groups: Mapping[str, float]) -> bool:
-        """Somebody made it; or we did, and the answer was lost: then what we resolved counts, without force."""
+        """Somebody made it; or we did, and the answer was lost, or we were killed: then what we resolved counts, without force."""
         member, source = self._member, self._member.source
         # Where somebody was first this moment, its time-out may be another.
         member.fence.narrow(groups.get(source.consumer_group, source.consumer_timeout))
-        saved = member.control.checkpoints(source.consumer_group) if self._starts else {}
-        if self._starts and not any(one is not None for one in saved.values()):
-            note_starts(member, self._starts)
+        starts = self._starts or remembered_starts(member)
+        saved = member.control.checkpoints(source.consumer_group) if starts else {}
+        if starts and not any(one is not None for one in saved.values()):
+            note_starts(member, starts)
+        else:
+            forget_starts(member)
         return False

@@ -60,9 +60,12 @@ class Member:
 
     def group_lock(self) -> slots.Lock:
         """Held by one slot of this host at a time, while it enters the group or begins its first run."""
+        return slots.Lock(self.context.run_directory / f"group-{self.group_hash()}.lock")
+
+    def group_hash(self) -> str:
+        """The group of the logstore, in the names of files."""
         source = self.source
-        name = hashlib.sha256(f"{source.project}/{source.logstore}/{source.consumer_group}".encode()).hexdigest()[:16]
-        return slots.Lock(self.context.run_directory / f"group-{name}.lock")
+        return hashlib.sha256(f"{source.project}/{source.logstore}/{source.consumer_group}".encode()).hexdigest()[:16]
 
     def live(self) -> list[HeldShard]:
         """Those whose reader runs."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+from buffer.checks import write_durably
 from buffer.errors import SpoolDamaged, SpoolError
 from buffer.spool import group_positions
 from buffer.values import Position, ShardKey
@@ -64,7 +68,10 @@ def first_cursors(member: Member) -> dict[int, int]:
 
 
 def note_starts(member: Member, starts: Mapping[int, int]) -> None:
-    """For all slots of this host, should this process die before SLS has them. A disk that does not take is not waited for."""
+    """For all slots of this host, should this process die before SLS has them. A disk that does not take is not waited for.
+
+    What was remembered is noted with it.
+    """
     positions = of_group(member)
     rows: dict[ShardKey, tuple[int, int]] = {}
     for number, shard in member.shards.items():
@@ -78,3 +85,37 @@ def note_starts(member: Member, starts: Mapping[int, int]) -> None:
         raise
     except SpoolError as error:
         log.warning("starts not noted", source=member.source.name, error=str(error))
+    else:
+        forget_starts(member)
+
+
+def remember_starts(member: Member, starts: Mapping[int, int]) -> None:
+    """Before the group is made: who is killed before they are noted finds them again. They are no positions yet: while there is
+    no group, another `start` may still be set. A disk that does not take is not waited for.
+    """
+    rows = [[number, shard.created, starts[number]] for number, shard in member.shards.items() if number in starts]
+    try:
+        write_durably(_starts_path(member), json.dumps({"start": member.source.start, "shards": rows}))
+    except OSError as error:
+        log.warning("starts not noted", source=member.source.name, error=str(error))
+
+
+def remembered_starts(member: Member) -> dict[int, int]:
+    """Those that a process which was killed had resolved, by the same `start`, for the shards that are still the same."""
+    try:
+        found = json.loads(_starts_path(member).read_bytes())
+        rows = found["shards"] if found["start"] == member.source.start else []
+        now = {(number, shard.created) for number, shard in member.shards.items()}
+        return {int(number): int(cursor) for number, created, cursor in rows if (number, created) in now}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def forget_starts(member: Member) -> None:
+    """They are noted, or another host's count."""
+    with contextlib.suppress(OSError):
+        _starts_path(member).unlink(missing_ok=True)
+
+
+def _starts_path(member: Member) -> Path:
+    return member.context.settings.spool.directory / f"starts-{member.group_hash()}.json"

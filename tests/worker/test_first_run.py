@@ -56,6 +56,53 @@ def test_when_the_answer_to_making_the_group_is_lost_start_still_means_that_mome
         assert not forced(sls), "nobody forces who is not certain to have made it"
 
 
+def test_killed_before_it_knows_that_the_group_is_made_nothing_since_is_skipped(tmp_path: Path) -> None:
+    with SlsEmulator(shards=3) as sls, House(tmp_path / "spool", source_of(sls, start="end"), consumers=2) as house:
+        sls.fill(1_500)
+        before = stored(sls)
+        lost = sls.faults.add("drop_after", "create_group", count=1)
+        hung = sls.faults.add("hang", "list_groups", seconds=60, after=2)
+        house.start()
+        poll(lambda: lost.happened and hung.happened, "it is made, and we do not know")
+        house.kill()
+        sls.faults.clear()
+        sls.fill(1_500)
+        house.start(1)
+        house.wait_drained(sls)
+        assert house.stop(1) == 0
+        assert house.groups() == stored(sls) - before
+        assert not list((tmp_path / "spool").glob("starts-*")), "what was remembered until then is gone"
+
+
+def test_while_there_is_no_group_another_start_may_still_be_set(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls, start="end")) as house:
+        sls.fill(1_000)
+        refused = sls.faults.add("status", "create_group", status=403, code="ConsumerGroupQuotaExceed")
+        house.start()
+        poll(lambda: refused.happened, "none is made")
+        assert house.stop() == 0
+        sls.faults.clear()
+        house.read(source_of(sls, start="begin"))
+        house.start()
+        house.wait_drained(sls)
+        assert house.stop() == 0
+        assert house.groups() == stored(sls)
+
+
+def test_a_shard_that_ends_while_the_group_is_made_keeps_nobody_out(tmp_path: Path) -> None:
+    with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls, start="begin")) as house:
+        sls.fill(1_000)
+        hung = sls.faults.add("status", "checkpoint", shard=1, status=500)
+        house.start()
+        poll(lambda: hung.happened, "the group is made, and a checkpoint is still to be saved")
+        gone = sls.store().shards.pop(1)
+        sls.faults.clear()
+        poll(lambda: sls.drained("siem"), "the other one is read")
+        assert house.stop() == 0
+        assert gone.framed
+        assert house.groups() == stored(sls)
+
+
 def test_a_group_deleted_while_we_were_away_is_made_again_where_we_were(tmp_path: Path) -> None:
     with SlsEmulator(shards=2) as sls, House(tmp_path / "spool", source_of(sls, start="end")) as house:
         house.start()
