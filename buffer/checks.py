@@ -13,7 +13,7 @@ from buffer import outside
 from buffer.database import sync_directory
 from buffer.disk import has_bodies, write_all
 from buffer.errors import SpoolDamaged, SpoolTooNew, SpoolUnusable
-from buffer.lane import refuse_half_made
+from buffer.lane import refuse_half_made, refuse_lost
 from buffer.positions import columns, of_row
 from buffer.settings import SpoolSettings
 
@@ -82,10 +82,8 @@ def file_system(path: Path) -> str:
 def check_index(lane: Path) -> None:
     """Raises SpoolDamaged where an index is missing, half made or not sound."""
     refuse_half_made(lane)
-    path = lane / "cache.db"
-    if not path.exists():
-        if has_bodies(lane):
-            raise SpoolDamaged("the index is missing")
+    refuse_lost(lane)
+    if not (lane / "cache.db").exists():
         return
     with outside.connection(lane) as db:
         found = db.execute("PRAGMA quick_check(1)").fetchone() if db else ("ok",)

@@ -25,7 +25,7 @@ import orjson
 from buffer.bell import Bell
 from buffer.budget import allocated
 from buffer.database import classify, open_cache, transact
-from buffer.disk import DurableDisk
+from buffer.disk import DurableDisk, has_bodies
 from buffer.errors import SpoolDamaged, SpoolLocked, SpoolUnusable
 from buffer.lean import structlog
 from buffer.proof import Proof, is_of_the_disk
@@ -67,6 +67,7 @@ class Lane:
                 beat()
                 refuse_half_made(directory)
                 refuse_adopted(directory)
+                refuse_lost(directory)
                 lane = cls(directory, settings, open_cache(directory), lock)
             except BaseException:
                 os.close(lock)
@@ -85,6 +86,7 @@ class Lane:
         """Beside the one who has the lock: only for single transactions of an operator's."""
         refuse_half_made(directory)
         refuse_adopted(directory)
+        refuse_lost(directory)
         try:
             return cls(directory, settings, open_cache(directory), os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -152,6 +154,12 @@ def refuse_half_made(directory: Path) -> None:
     """Raises SpoolDamaged where a rebuild was cut short: the supervisor begins it again."""
     if (directory / REBUILDING).exists():
         raise SpoolDamaged(f"the index of lane {directory.name} is half rebuilt", "start the supervisor")
+
+
+def refuse_lost(directory: Path) -> None:
+    """Raises SpoolDamaged where bodies are and no index: an empty one in its place would pass for it, and nobody would rebuild."""
+    if not (directory / "cache.db").exists() and has_bodies(directory):
+        raise SpoolDamaged("the index is missing", "start the supervisor")
 
 
 def take_lock(path: Path) -> int:

@@ -9,6 +9,7 @@ from buffer.outside import lane_directories
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool
+from buffer.writer import Sweeper
 
 _STEP = 500
 
@@ -66,12 +67,15 @@ def dead_purge(settings: SpoolSettings, ids: Sequence[str] | None) -> int:
 
 
 def forget_group(settings: SpoolSettings, project: str, logstore: str, group: str) -> int:
-    """Drop this host's positions of a consumer group; how many. The caller holds the spool's lock."""
+    """Drop this host's positions of a consumer group; how many. The caller holds the spool's lock.
+
+    What a kill has left is taken in before: taken in by the next start it would bring its positions back.
+    """
     import orjson
 
     forgotten = 0
     for directory in lane_directories(settings.directory):
-        lane = LaneReader.open(directory, settings)
+        lane = Sweeper.open(directory, settings)
         try:
             keys = [row[0] for row in lane.rows("SELECT key FROM position")]
             chosen = [key for key in keys if orjson.loads(key)[:3] == [project, logstore, group]]

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from buffer.audit import verify
 from buffer.database import journal_mode
 from buffer.disk import is_spare
 from buffer.errors import SpoolBroken, SpoolDamaged, SpoolFull, SpoolLocked, SpoolTooNew, SpoolUnusable
-from buffer.operate import dead_purge, dead_replay, purge
+from buffer.operate import dead_purge, dead_replay, forget_group, purge
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
 from buffer.spool import Spool, lane_directory
@@ -246,6 +246,42 @@ def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm:
     assert spool.stats().lanes[0].rebuilt == 1
     reader.close()
     writer.close()
+
+
+def test_no_command_puts_an_empty_index_in_the_place_of_a_lost_one(spool: Spool, lane: Path) -> None:
+    """It would pass for the index, so that nothing is rebuilt, and no position begins a new epoch."""
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.close()
+    for path in lane.glob("cache.db*"):
+        path.unlink()
+    commands: list[Callable[[], object]] = [
+        lambda: dead_replay(spool.settings, None),
+        lambda: dead_purge(spool.settings, None),
+        lambda: forget_group(spool.settings, "p", "l", "g"),
+        lambda: LaneWriter.open(lane, spool.settings),
+        lambda: LaneReader.open(lane, spool.settings),
+    ]
+    for command in commands:
+        with pytest.raises(SpoolDamaged, match="missing"):
+            command()
+    assert not (lane / "cache.db").exists()
+    assert [f.lane for f in spool.recover()] == [lane.name]
+    assert outside.find_position(spool.directory, spool.id, KEY) == Position(2, None, None)
+
+
+def test_a_put_that_a_kill_cut_short_brings_no_forgotten_position_back(spool: Spool, lane: Path) -> None:
+    """`group reset` would have been in vain: the next start begins at what was put."""
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer._write([pull(13)], [body.describe_pull(pull(13))], 2, 1.0, "a put without its row")
+    writer.close()
+    assert forget_group(spool.settings, "p", "l", "g") == 1
+    assert spool.recover() == []
+    assert outside.find_position(spool.directory, spool.id, KEY) is None
+    reader = LaneReader.open(lane, spool.settings)
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10, 13], "what waits is sent all the same"
+    reader.close()
 
 
 def test_what_was_set_aside_stays_though_a_rebuilt_index_counts_batches_anew(spool: Spool, lane: Path) -> None:
