@@ -29,7 +29,7 @@ class Tokens:
         return token or self.default(url)
 
     def default(self, url: str = "") -> str:
-        """Of the file where one is named; an unreadable or empty file keeps the last tokens."""
+        """Of the file where one is named; a file that is empty, unreadable or no text keeps the last tokens."""
         if self._file is not None:
             self._reread(self._file)
         return self._candidates[self._place.get(url, 0) % len(self._candidates)]
@@ -59,7 +59,7 @@ class Tokens:
             if seen != self._seen:
                 self._seen = seen
                 self._take(path.read_text().split())
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return
 
     def _take(self, tokens: list[str]) -> None:

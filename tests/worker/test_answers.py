@@ -328,6 +328,21 @@ def test_6a_32_a_held_token_is_mended_by_the_file(tmp_path: Path) -> None:
         poll(lambda: not house.holds(), "the hold has ended")
 
 
+@pytest.mark.parametrize("junk", [b"", b"\xff\xfet\x00o\x00k\x00e\x00n\x00"], ids=["nothing", "no UTF-8"])
+def test_a_token_file_that_holds_no_token_changes_nothing(tmp_path: Path, junk: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    with HecEmulator() as hec, quick([hec.url], "", token_file=path) as house:
+        house.put()
+        house.start()
+        house.wait_empty()
+        path.write_bytes(junk)
+        house.put()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        assert {r.token for r in hec.posts()} == {TOKEN}
+
+
 def test_6a_33_6a_34_404_of_all_is_held_and_ends_by_itself() -> None:
     with HecEmulator() as one, HecEmulator() as two, quick([one.url, two.url], TOKEN) as house:
         one.knobs.detention = two.knobs.detention = True
