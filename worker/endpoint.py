@@ -107,6 +107,7 @@ def choose(endpoints: Sequence[Endpoint], now: float) -> Endpoint | None:
     return min(ready, key=lambda e: (e.in_flight, e.last_used), default=None)
 
 
-def next_opening(endpoints: Sequence[Endpoint]) -> float:
-    """When one of them may be tried again."""
-    return min((e.next_try for e in endpoints if e.trouble_since is not None and not e.probing), default=float("inf"))
+def next_opening(endpoints: Sequence[Endpoint], now: float) -> float:
+    """When the next of them may be tried again. One that may already, and got nothing, waits for something else."""
+    closed = (e for e in endpoints if e.trouble_since is not None and not e.probing)
+    return min((e.next_try for e in closed if e.next_try > now), default=float("inf"))

@@ -76,7 +76,7 @@ class Sender:
         self.delivery = Delivery(self._settings, self._report, self._submit, refusals, resting)
         self._packing = Packing(self.delivery, encoder, self._settings.max_bytes_per_second / context.senders)
         self._resending = Resending(self._lanes, self.delivery, encoder, self._report, self._packing.pack)
-        self._rescan_at = self._report_at = 0.0
+        self._rescan_at = self._report_at = self._turned_at = 0.0
         self._unopened = 0
         """Lanes that are ours and whose reader's lock, or index, is not to be had just now."""
         self._trimmer = Trimmer()
@@ -113,7 +113,7 @@ class Sender:
         return 0
 
     def _turn(self) -> None:
-        now = time.monotonic()
+        now = self._turned_at = time.monotonic()
         self._context.board.beat(self._context.index)
         self._collect()
         if now >= self._rescan_at:
@@ -156,7 +156,7 @@ class Sender:
         delivery = self.delivery
         soonest = min(time.monotonic() + POLL, delivery.acks.next_poll, delivery.holds.next_probe)
         if delivery.queue and delivery.in_flight < self._limit():
-            soonest = min(soonest, next_opening(delivery.endpoints))
+            soonest = min(soonest, next_opening(delivery.endpoints, self._turned_at))
         return soonest
 
     def _collect(self) -> None:

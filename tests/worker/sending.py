@@ -192,6 +192,25 @@ class Sending:
                 found += [f"{head}{pull.begin + place}-{row}" for row in range(count_logs(group))]
         return found
 
+    def turns_a_second(self, seconds: int = 3) -> int:
+        """The most that the loop of a sender in a thread turns between two of its reports."""
+        assert self.sender is not None
+        sender, counts = self.sender, [0]
+        turn, tell = sender._turn, sender._tell
+
+        def turned() -> None:
+            counts[-1] += 1
+            turn()
+
+        def told() -> None:
+            counts.append(0)
+            tell()
+
+        sender._turn, sender._tell = turned, told  # type: ignore[method-assign]
+        poll(lambda: len(counts) > seconds + 1 or self.defect, "seconds go by")
+        sender._turn, sender._tell = turn, tell  # type: ignore[method-assign]
+        return max(counts[1:-1])
+
     def rss(self) -> int:
         """Of the process, bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -316,6 +316,27 @@ def test_6a_64_at_the_limit_of_what_is_not_acknowledged_no_more_is_sent() -> Non
             house.assert_all_once(hec.stored)
 
 
+def test_6a_64_a_full_window_and_a_busy_endpoint_are_waited_for_at_rest() -> None:
+    """What was refused may go again by the clock, and not by the window."""
+    options: dict[str, Any] = {"ack": "required", "max_request_bytes": 4096, "max_unacked_bytes": 5000}
+    with splunk(ack_delay=-1) as hec, quick([hec.url], hec.token, **options) as house:
+        house.start()
+        house.put(logs=1)
+        poll(lambda: hec.stored, "the session is known")
+        gate = threading.Event()
+        hec.rules.append({"contains": "second", "gate": gate, "status": 503, "code": 9, "count": 1})
+        house.put_mixed([("t", [{"n": "first" + "x" * 5000}]), ("t", [{"n": "second" + "x" * 3000}])])
+        poll(lambda: house.gauge("hec_unacked_bytes") > 5000, "the window is full while the other is out")
+        gate.set()
+        poll(house.holds, "busy")
+        assert house.turns_a_second() < 100
+        hec.knobs.ack_delay = 0.0
+        for indexer in hec.indexers:
+            indexer.settle()
+        house.wait_empty()
+        house.assert_none_lost(hec.stored)
+
+
 def test_6a_66_a_stop_waits_a_little_for_acknowledgements_and_leaves_the_rest_in_the_spool(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

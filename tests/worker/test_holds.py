@@ -37,6 +37,33 @@ def test_a_large_event_that_waits_for_the_one_endpoint_it_fits_stops_nobody() ->
         assert not house.dead()
 
 
+def test_an_event_that_fits_only_a_url_that_is_away_is_waited_for_at_rest() -> None:
+    """The other one is away too, and may be tried any time: there is nothing to try it with."""
+    with (
+        HecEmulator(knobs=Knobs(max_content_length=10_000)) as small,
+        HecEmulator() as big,
+        quick([small.url, big.url], small.token) as house,
+    ):
+        house.start()
+
+        def is_known() -> bool:
+            house.put(logs=1, size=30_000)
+            return any(request.status == 413 for request in small.requests)
+
+        poll(is_known, "its size is known", every=0.1)
+        house.wait_empty()
+        small.outage(True)
+        poll(lambda: house.put(logs=1) and house.holds(), "one is away", every=0.1)
+        house.wait_empty()
+        big.outage(True)
+        house.put(logs=1, size=30_000)
+        poll(lambda: len(house.holds()) == 2, "the other is away")
+        assert house.turns_a_second(6) < 100
+        big.outage(False)
+        house.wait_empty()
+        house.assert_all_once(small.stored + big.stored)
+
+
 def test_the_default_tokens_hold_is_one_hold_though_a_routes_own_token_works() -> None:
     """Only the default token tells whether it is still refused: not what came first, and not the smallest request."""
     routes = (RouteSettings(topic="own", token=OTHER, name="own"),)
