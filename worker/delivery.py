@@ -258,7 +258,7 @@ class Delivery:
             self.acks.renew(sent.channel)
         if verdict.no_channels:
             self._on_retry(sent, verdict)
-        elif self._settings.ack == "off" or sent.request.tries > 2:
+        elif self._settings.ack == "off" or (sent.channel is not None and sent.request.tries > 2):
             hint = "the token wants acknowledgement: set hec.ack to auto, or turn useACK off in Splunk"
             self._on_retry(sent, replace(verdict, hint=hint, hold="token", act=Act.HOLD))
         else:

@@ -273,6 +273,17 @@ def test_row_11_a_token_that_wants_a_channel_is_held_with_ack_off() -> None:
         house.assert_all_once(hec.stored)
 
 
+def test_row_11_a_token_that_wants_a_channel_gets_one_after_an_outage_too() -> None:
+    """A sender that began in the outage learns of the channel only now, and its request has failed often by then."""
+    with HecEmulator(tokens=[Token(TOKEN, ack=True)]) as hec, quick([hec.url], hec.token) as house:
+        hec.script.extend([{"status": 503, "code": 9}] * 4)
+        house.put(logs=LOGS)
+        house.start()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+        assert [r.status for r in hec.posts()] == [503] * 4 + [400, 200]
+
+
 def test_row_12_a_channel_that_is_refused_is_renewed_and_then_held() -> None:
     with HecEmulator(tokens=[Token(TOKEN, ack=True)]) as hec, quick([hec.url], hec.token, ack="required") as house:
         hec.outage(True, status=400, code=11)
