@@ -40,6 +40,7 @@ class Sent:
     endpoint: Endpoint
     channel: Channel | None
     token: str = field(repr=False)
+    compressed: bool
 
 
 class Delivery:
@@ -141,7 +142,7 @@ class Delivery:
         compress = self._settings.gzip and endpoint.gzip
         fresh = request.fresh
         views = [piece.view for piece in request.pieces]  # here: a late acknowledgement may let the bytes go meanwhile
-        sent = Sent(request, endpoint, channel, token)
+        sent = Sent(request, endpoint, channel, token, compress)
 
         def post() -> Callable[[], None]:
             began = time.monotonic()
@@ -267,7 +268,7 @@ class Delivery:
             self._again(sent.request)
 
     def _on_plain(self, sent: Sent, verdict: Verdict) -> None:
-        if not (sent.endpoint.gzip and self._settings.gzip):
+        if not sent.compressed:
             self._on_retry(sent, replace(verdict, act=Act.HOLD, hint="not even without gzip", hold="endpoint"))
             return
         sent.endpoint.gzip = False

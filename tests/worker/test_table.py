@@ -7,6 +7,7 @@ Rows of acknowledgement (53 to 60) are in test_acks.py, those of TLS (49 to 52) 
 from __future__ import annotations
 
 import socket
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -316,6 +317,25 @@ def test_row_29_6a_38_415_is_answered_without_gzip_and_remembered() -> None:
         house.wait_empty()
         house.assert_all_once(hec.stored)
         assert [r.status for r in hec.requests] == [415, 200, 200]
+
+
+def test_row_29_415_to_several_at_once_is_no_trouble() -> None:
+    """Those that were out with gzip when the first was refused tell nothing new: all go out again at once."""
+    with HecEmulator() as hec, quick([hec.url], hec.token, max_request_bytes=4096) as house:
+        out = house.settings.hec.in_flight
+        for _ in range(out):
+            house.put(logs=1, size=3000)
+        refused, taken = threading.Event(), threading.Event()
+        hec.script.extend([{"status": 415, "body": "", "gate": refused}] * out)
+        house.start()
+        poll(lambda: not hec.script, "all are out")
+        hec.script.extend([{"after": True, "gate": taken}] * out)
+        refused.set()
+        poll(lambda: not hec.script or house.holds(), "all are out again")
+        assert not house.holds()
+        taken.set()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
 
 
 def test_row_32_6a_13_429_27_gets_a_new_channel_and_a_pause_and_is_no_trouble_with_the_token() -> None:
