@@ -13,6 +13,7 @@ from buffer.settings import MIB
 from supervisor.route_checks import check_routes
 from supervisor.settings import Settings, least_memory
 from supervisor.units import DURATION_KEYS, SIZE_KEYS
+from worker.credentials import is_sendable
 from worker.settings import SourceSettings
 
 #: Seconds that a time-out may have.
@@ -95,6 +96,11 @@ def _source(source: SourceSettings) -> list[str]:
     ]
     if source.credentials_file is None and not (source.access_key_id and source.access_key_secret):
         found.append("access_key_id: access_key_id and access_key_secret, or a credentials_file, are required")
+    found += [
+        f"{name}: must be printable ASCII without spaces"
+        for name in ("access_key_id", "access_key_secret", "security_token")
+        if not is_sendable(getattr(source, name))
+    ]
     if not is_start(source.start):
         found.append("start: begin, end, an ISO time with its offset, or relative such as -2h")
     if not 1 <= source.max_groups <= 1000:

@@ -73,8 +73,16 @@ def parse_keys(data: bytes) -> Keys:
         raise ValueError("it is not JSON") from None
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - one error for all that is wrong with it
-    plain = {str(key).lower().replace("_", ""): str(value) for key, value in found.items() if value is not None}
+    plain = {str(key).lower().replace("_", ""): str(value).strip() for key, value in found.items() if value is not None}
     key, secret = plain.get("accesskeyid", ""), plain.get("accesskeysecret", "")
     if not key or not secret:
         raise ValueError("access_key_id or access_key_secret is missing")
-    return Keys(key, secret, plain.get("securitytoken", plain.get("ststoken", "")))
+    token = plain.get("securitytoken", plain.get("ststoken", ""))
+    if not all(map(is_sendable, (key, secret, token))):
+        raise ValueError("a key or token in it has a blank or a character that is not ASCII")
+    return Keys(key, secret, token)
+
+
+def is_sendable(text: str) -> bool:
+    """Whether it may stand in a header: a library that refuses to send it says what it was."""
+    return text.isascii() and text.isprintable() and " " not in text

@@ -90,6 +90,13 @@ CROSS = [
         'token = "t0ken-value"\nindex = "Cloud Audit"',
         "hec.index: 'Cloud Audit' is no name of an index",
     ),
+    ('access_key_id = "id"', 'access_key_id = "i\u200bd"', "access_key_id: must be printable"),
+    (
+        'access_key_secret = "s3cret-value"',
+        'access_key_secret = "s3cret-value\\n"',
+        "access_key_secret: must be printable",
+    ),
+    ('start = "end"', 'start = "end"\nsecurity_token = "s3cret-value\\n"', "security_token: must be printable"),
     ('start = "end"', 'start = "end"\nconsumer_timeout = "2s"', "consumer_timeout"),
     ('token = "t0ken-value"', 'token = "${NOT_SET}"', "NOT_SET"),
     ("https://splunk:8088", "https://me:t0ken-value@splunk:8088", "hec.urls.0: no user or password"),

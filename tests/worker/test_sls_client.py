@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,6 +195,19 @@ def test_keys_that_cannot_be_read_are_never_echoed(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".") as found:
         parse_keys(data)
     assert "topsecret" not in str(found.value)
+
+
+@pytest.mark.parametrize("token", ["tops\necret", "tops\u200becret", "tops ecret"])
+def test_a_token_that_no_header_may_hold_is_not_shown_by_who_refuses_to_send_it(tmp_path: Path, token: str) -> None:
+    path = tmp_path / "keys.json"
+    keys = {"access_key_id": "ak", "access_key_secret": "sk", "security_token": token}
+    path.write_text(json.dumps(keys))
+    with SlsEmulator() as sls, client(source_of(sls, credentials_file=path)) as made:
+        with pytest.raises(sls_errors.Misconfigured, match="blank or a character") as found:
+            made.shards()
+        assert "tops" not in f"{found.value.error} {found.value.hint}"
+        path.write_text(json.dumps(keys | {"access_key_secret": "sk\n", "security_token": ""}))
+        assert list(made.shards()) == [0], "a line's end is none of the key"
 
 
 @pytest.mark.parametrize("text", ["", "[]x", "<html>", '{"a": 1}', "3", "null"])
