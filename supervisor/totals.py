@@ -18,16 +18,22 @@ class Totals:
         self._histograms: dict[str, dict[tuple[tuple[str, str], ...], dict[str, Any]]] = {}
 
     def add(self, reports: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """The children's reports of now, and the one of those that were: for sums."""
-        for child, last in self._last.items():
-            if child not in reports or reports[child]["pid"] != last["pid"]:
+        """The children's reports of now, and those of the ones that were: for sums.
+
+        A child without a report may have ended, or its file could not be read just now (no descriptor was left): what it had
+        counted stays as it was last seen, until its next process reports.
+        """
+        for child, report in reports.items():
+            last = self._last.get(child)
+            if last is not None and last["pid"] != report["pid"]:
                 self._keep(last)
-        self._last = dict(reports)
+            self._last[child] = report
         past = {
             "metrics": {name: [[dict(k), v] for k, v in cells.items()] for name, cells in self._metrics.items()},
             "histograms": {name: [[dict(k), v] for k, v in rows.items()] for name, rows in self._histograms.items()},
         }
-        return [past, *reports.values()]
+        unseen = [_counted(last) for child, last in self._last.items() if child not in reports]
+        return [past, *unseen, *reports.values()]
 
     def _keep(self, report: dict[str, Any]) -> None:
         for name, cells in report.get("metrics", {}).items():
@@ -41,6 +47,12 @@ class Totals:
             for labels, row in rows:
                 key = tuple(sorted(labels.items()))
                 past[key] = _sum(past[key], row) if key in past else row
+
+
+def _counted(report: dict[str, Any]) -> dict[str, Any]:
+    """Without its gauges."""
+    counters = {name: cells for name, cells in report.get("metrics", {}).items() if name.endswith("_total")}
+    return {"metrics": counters, "histograms": report.get("histograms", {})}
 
 
 def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,19 @@ def test_what_ended_children_counted_is_kept_and_their_gauges_are_not() -> None:
     assert sum(row["buckets"][0][1] for row in histograms) == 15
 
 
+def test_a_report_that_cannot_be_read_for_a_moment_is_not_counted_twice() -> None:
+    totals = Totals()
+    for reports, expected in (
+        ({"a": report(1, 5, 1.0)}, 5), ({}, 5), ({}, 5), ({"a": report(1, 6, 1.0)}, 6), ({}, 6), ({"a": report(2, 1, 1.0)}, 7),
+        ({"a": report(2, 2, 1.0)}, 8),
+    ):  # fmt: skip
+        found = totals.add(reports)
+        assert total(found, "hec_requests_total") == expected
+        rows = [row for one in found for _, row in one["histograms"].get("hec_request_seconds", [])]
+        assert sum(row["count"] for row in rows) == expected
+        assert total(found, "lag_seconds") == len(reports), "of a gauge only what is so now"
+
+
 def test_counters_of_what_is_configured_stand_at_zero_from_the_start() -> None:
     status = {
         "spool": {"bytes": 0, "batches": 0, "groups": 0, "oldest_seconds": None, "max_bytes": 1, "level": 0, "lanes": []},
