@@ -69,8 +69,17 @@ class Health:
             return
         self._last, self._state = now, document["state"]
         event = orjson.dumps(event_of(document, settings.status.health_index, time.time()))
-        self._thread = threading.Thread(target=self._send, args=(event, settings), name="health", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._send, args=(event, settings), name="health", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is to be had: the loop, which called us, goes on without
+            log.warning(
+                "health event not taken",
+                error=str(error),
+                hint="the machine is out of threads; the next is in a minute",
+            )
+            return
+        self._thread = thread
 
     def _send(self, event: bytes, settings: Settings) -> None:
         """Said once when Splunk does not take it, and once when it does again."""

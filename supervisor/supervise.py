@@ -204,7 +204,7 @@ class Supervisor:
         self.children.see_who_waits_for_the_disk(now)
         self._mind_memory(now)
         self._publish()
-        if not self._ready and all(child.has_run for child in self.children):
+        if not self._ready and all(child.has_run for child in self.children) and self._notifier.send("READY=1"):
             self._say_ready()
         self._notifier.send("WATCHDOG=1", f"STATUS={self._publisher.one_line}")
         if any(has_lived(child, now) for child in self.children):
@@ -217,7 +217,6 @@ class Supervisor:
 
     def _say_ready(self) -> None:
         self._ready = True
-        self._notifier.send("READY=1")
         log.info(
             "running", children=len(self.children), status=self._publisher.listening, spool=str(self._spool.directory)
         )

@@ -13,13 +13,19 @@ class Notifier:
     def __init__(self) -> None:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
 
-    def send(self, *lines: str) -> None:
-        """READY=1, STATUS=…, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=…"""
+    def send(self, *lines: str) -> bool:
+        """READY=1, STATUS=…, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=…
+
+        False: it was not taken. A systemd that stands still (a dead mount, a reload) has a full queue after seconds, and whoever
+        waited for it would stand still too.
+        """
         if not self._address:
-            return
+            return True
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with (
             contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out,
         ):
             out.sendto("\n".join(lines).encode(), address)
+            return True
+        return False

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
-from supervisor.health import EVERY, SOONEST, is_due
+import pytest
+
+from supervisor.config import load
+from supervisor.health import EVERY, SOONEST, Health, is_due
 from tests.end_to_end.house import House
+from tests.supervisor.test_config import GOOD
 from tests.waiting import poll
 
 
@@ -18,6 +23,24 @@ def test_it_is_due_each_minute_and_soon_after_a_change() -> None:
     assert is_due(EVERY, "running", "running")
     assert not is_due(SOONEST - 1, "running", "degraded")
     assert is_due(SOONEST, "running", "degraded")
+
+
+def test_a_machine_without_threads_costs_an_event_and_not_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # what CPython says where the kernel says EAGAIN
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    path = tmp_path / "c.toml"
+    path.write_text(f"{GOOD}\n[status]\nhealth_events = true\n")
+    document = {
+        "state": "running", "reason": "", "supervisor": {"host": "h", "version": "1", "spool_id": "i"}, "children": [],
+        "sources": [], "holds": [], "memory": {"used": 1, "level": 0}, "dead_letters": {"count": 0},
+        "spool": {"bytes": 0, "max_bytes": 1, "oldest_seconds": None, "full_in_seconds": None,
+                  "live_again_in_seconds": None, "books": {"delivered": 0, "delivered_later": 0}},
+    }  # fmt: skip
+    Health().tell(document, load(path, environment={"HOME": "/h"}))
 
 
 def health_of(house: House) -> list[dict[str, Any]]:

@@ -240,6 +240,24 @@ def test_systemd_hears_ready_then_the_state_and_the_watchdog_then_stopping(start
         assert one.process.wait(60) == 0
 
 
+def test_a_systemd_that_does_not_listen_stops_nothing_and_hears_ready_later(start: Start, tmp_path: Path) -> None:
+    """Its queue is full: it stands still itself, because of a dead mount, say."""
+    with contextlib.closing(Systemd(tmp_path / "notify")) as systemd:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"STATUS=of somebody else", str(systemd.path))
+            one = start("well", "well", environment={"NOTIFY_SOCKET": str(systemd.path)})
+            one.wait_running()
+            shown = one.work / "spool" / "run" / "status.json"
+            for _ in range(4):
+                before = shown.stat().st_mtime_ns
+                poll(lambda: shown.stat().st_mtime_ns != before, "the loop turns", 60)  # noqa: B023
+        systemd.hear("READY=1")
+        systemd.hear("WATCHDOG=1", 2)
+        assert one.end() == 0
+
+
 def test_systemd_hears_ready_though_a_child_dies_over_and_over(start: Start, tmp_path: Path) -> None:
     """Every slot has run; else systemd would end all of them when its patience is over."""
     with contextlib.closing(Systemd(tmp_path / "notify")) as systemd:
