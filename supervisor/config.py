@@ -206,7 +206,8 @@ def _look_up(reference: str, environment: Mapping[str, str]) -> str:
             if directory != OF_THE_SERVICE:
                 raise
             raise KeyError(
-                "systemd gives credentials (LoadCredential=) to the service alone; root may have them while it runs"
+                "systemd gives credentials (LoadCredential=) to the service alone; root may have them while it runs, and else from"
+                " where LoadCredential= takes them: CREDENTIALS_DIRECTORY=/etc/sls-siem/credentials"
             ) from error
     name, has_default, default = reference.partition(":-")
     if name in environment:

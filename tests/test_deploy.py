@@ -103,6 +103,8 @@ def test_the_unit_says_what_the_supervisor_needs() -> None:
         "StateDirectoryMode=0700",
         "RuntimeDirectory=sls-siem",
         "RuntimeDirectoryMode=0700",
+        "LogsDirectory=sls-siem",
+        "LogsDirectoryMode=0700",
         "ConfigurationDirectory=sls-siem",
         "ConfigurationDirectoryMode=0750",
         "CapabilityBoundingSet=",

@@ -53,6 +53,8 @@ min_free_bytes = "64MiB"
 force_file_system = true
 [status]
 listen = "127.0.0.1:0"
+[log]
+file = "/var/log/sls-siem/sls-siem.log"
 """
 #: What an operator writes with `systemctl edit`. A shorter watchdog, so that a test can wait for it.
 OVERRIDE = """
@@ -158,6 +160,8 @@ def test_it_starts_when_every_slot_has_run_and_says_what_it_does(machine: Machin
     assert shown(machine, "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
     house.wait_delivered()
     wait_for(machine, "StatusText", "running: 0 batches wait, 0 MB")
+    assert '"event":"running"' in machine.do("cat", "/var/log/sls-siem/sls-siem.log")
+    assert machine.do("stat", "-c", "%U %a", "/var/log/sls-siem").strip() == "sls-siem 700"
 
 
 def test_root_looks_and_acts_from_a_shell_without_the_services_credentials_and_leaves_nothing_of_roots(

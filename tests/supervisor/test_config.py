@@ -352,6 +352,9 @@ def test_whoever_only_looks_needs_no_secrets(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as found:
         load(path, environment={"HOME": "/root"})
     assert "to the service alone" in str(found.value)
+    assert "CREDENTIALS_DIRECTORY=/etc/sls-siem/credentials" in str(found.value), (
+        "it may be stopped, and must for group reset"
+    )
     assert load(path, environment={"HOME": "/root"}, secrets=False).hec.urls
     path.write_text(text.replace("[hec]", '[hec]\nindex = "${NOWHERE}"'))
     with pytest.raises(ConfigError, match=r"hec.index: \$\{NOWHERE\} cannot be resolved: not in the environment"):
