@@ -200,6 +200,12 @@ def name_file(cache: diskcache.Cache, key: str, stored: tuple[int, int, str, Non
     cache._row_insert(key, True, time.time(), (None, None, size, mode, file, None))
 
 
+def is_named(sql: Callable[..., sqlite3.Cursor], file: str) -> bool:
+    """Whether a file of letters or of states has its row."""
+    keys = (f"dead-{file}", f"states-{file}")
+    return sql("SELECT 1 FROM Cache WHERE key IN (?, ?) AND raw = 1", keys).fetchone() is not None
+
+
 def forget_file(sql: Callable[..., sqlite3.Cursor], key: str) -> int:
     """That row goes; the bytes of disk that its file takes."""
     rows = sql("SELECT size FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()

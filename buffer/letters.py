@@ -21,7 +21,7 @@ from buffer.budget import allocated, letters_level
 from buffer.database import classify, sync_directory
 from buffer.disk import is_unreadable
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull
-from buffer.lane import Lane, add, forget_file, name_file
+from buffer.lane import Lane, add, forget_file, is_named, name_file
 from buffer.lean import structlog
 from buffer.values import DeadLetter
 
@@ -228,7 +228,8 @@ class Letters(Lane):
         last = sql("SELECT value FROM counter WHERE name = 'letters_sequence'").fetchone()
         if last is None or last[0] < self._last:
             return stored
-        self.disk.remove(stored[2])
+        if not is_named(sql, stored[2]):  # a start has found it, and taken it in
+            self.disk.remove(stored[2])
         return write()
 
     def _forget(self, sql: Callable[..., sqlite3.Cursor], files: Sequence[str]) -> None:

@@ -7,12 +7,15 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from buffer import body, outside, states
+from buffer import body, outside, states, sweep
+from buffer.audit import verify
 from buffer.errors import SpoolDamaged, SpoolFull
+from buffer.lane import Lane
 from buffer.operate import dead_purge, dead_replay
 from buffer.reader import LaneReader
 from buffer.rebuild import rebuild
@@ -134,6 +137,42 @@ def test_a_letter_buried_while_an_operator_replays_survives_a_lost_index(
     wanted = letters(spool)
     assert wanted["late"] == ("dead", 1)
     assert files(lane) == 3, "two of letters, one of states"
+    lose_index(lane)
+    spool.recover()
+    assert letters(spool) == wanted
+
+
+def test_a_start_and_an_operators_change_at_the_same_moment_disturb_neither(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.close()
+    (lane / "v" / "left.val").write_bytes(b"so that the sweep looks at the files")
+    look = sweep._last_letters
+
+    def changed_meanwhile(of: Lane) -> int:
+        found = look(of)
+        dead_replay(spool.settings, ["a"])
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep, "_last_letters", changed_meanwhile)
+        assert spool.recover() == []
+
+    operator = LaneReader.attach(lane, spool.settings)
+    write, starts = operator._write_changes, iter([spool.recover])
+
+    def started_meanwhile(changes: Sequence[dict[str, Any]]) -> tuple[int, int, str, None]:
+        written = write(changes)
+        for start in starts:
+            assert start() == []
+        return written
+
+    monkeypatch.setattr(operator, "_write_changes", started_meanwhile)
+    operator.make_due(["b"])
+    operator.close()
+    wanted = letters(spool)
+    assert [state for state, _ in wanted.values()] == ["due", "due", "parked", "parked", "parked"]
+    assert not [v for v in verify(spool.directory) if v["fault"] and v["file"].endswith(".val")]
     lose_index(lane)
     spool.recover()
     assert letters(spool) == wanted
