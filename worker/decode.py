@@ -8,7 +8,7 @@ import lz4.block
 import zstd
 
 from buffer.values import Pull
-from worker.verify import MAX_RAW, Unverified, zstd_fits
+from worker.verify import MAX_RAW, Unverified, open_zstd
 
 
 class Undecodable(Exception):
@@ -34,21 +34,17 @@ def decompress(body: bytes, codec: str, size: int) -> bytes:
             found: bytes = lz4.block.decompress(body, uncompressed_size=size)
             return found
         if codec == "zstd":
-            return _decompress_zstd(body, size)
-    except (lz4.block.LZ4BlockError, ValueError, MemoryError, zstd.Error) as error:
+            return open_zstd(body, size)
+    except (
+        lz4.block.LZ4BlockError,
+        ValueError,
+        IndexError,
+        MemoryError,
+        zstd.Error,
+        struct.error,
+        Unverified,
+    ) as error:
         raise Undecodable(f"{codec}: {error}") from error
     if codec != "none":
         raise Undecodable(f"unknown codec {codec!r}")
     return body
-
-
-def _decompress_zstd(body: bytes, size: int) -> bytes:
-    """One whole frame that can hold no more than announced: the library takes memory for as many as there are."""
-    try:
-        fits = zstd_fits(body, size)
-    except (Unverified, struct.error, IndexError) as error:
-        raise Undecodable(f"zstd: {error}") from error
-    if not fits:
-        raise Undecodable(f"the zstd frame says it is longer than the {size} bytes announced")
-    found: bytes = zstd.decompress(body)
-    return found

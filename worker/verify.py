@@ -17,7 +17,6 @@ from worker import compiled
 #: Raw bytes of one pull, for consumers and senders alike. SLS sends at most about 10 MB; one LogGroup may have 30 MB.
 MAX_RAW = 64 << 20
 _ZSTD_MAGIC = 0xFD2FB528
-_ZSTD_BLOCK = 128 << 10
 
 
 class Unverified(Exception):
@@ -50,22 +49,29 @@ def _decompress(body: bytes, codec: str, raw_size: int) -> bytes:
     if codec == "lz4":
         return bytes(lz4.block.decompress(body, uncompressed_size=raw_size))
     if codec == "zstd":
-        if not zstd_fits(body, raw_size):
-            raise Unverified("the zstd frame says it is longer than announced")
-        return bytes(zstd.decompress(body))
+        return open_zstd(body, raw_size)
     if codec in {"deflate", "gzip"}:
         return zlib.decompressobj(47).decompress(body, raw_size + 1)
     return body
 
 
-def zstd_fits(body: bytes, raw_size: int) -> bool:
-    """Whether no more can come out than announced; a frame that does not state its size is judged by its blocks, which need
-    not be full."""
-    return zstd_bound(body) <= max(raw_size, min(MAX_RAW, raw_size + 2 * _ZSTD_BLOCK))
+def open_zstd(body: bytes, raw_size: int) -> bytes:
+    """One whole frame of so many bytes; Unverified, zstd.Error. No more memory is taken than announced.
+
+    The library takes as much as the frame says, and cannot read one of several blocks that says nothing, as who compresses a
+    stream writes it: such a frame is given the size that was announced, which it then holds against what comes out.
+    """
+    stated, place = zstd_stated(body)
+    if stated is None:
+        size = raw_size.to_bytes(8, "little")
+        body = b"".join((body[:4], bytes([body[4] & 0x3F | 0xC0]), body[5:place], size, body[place:]))
+    elif stated > raw_size:
+        raise Unverified("the zstd frame says it is longer than announced")
+    return bytes(zstd.decompress(body))
 
 
-def zstd_bound(body: bytes) -> int:
-    """At most so many bytes come out: what the one frame says, else what its blocks can hold. One whole frame only."""
+def zstd_stated(body: bytes) -> tuple[int | None, int]:
+    """How many bytes come out of a frame as it says itself, and where its blocks begin. One whole frame only."""
     magic, descriptor = struct.unpack_from("<IB", body)
     if magic != _ZSTD_MAGIC:
         raise Unverified("not zstd: no frame")
@@ -73,23 +79,20 @@ def zstd_bound(body: bytes) -> int:
     place = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
     width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
     stated = int.from_bytes(body[place : place + width], "little") + (256 if width == 2 else 0)
-    blocks, end = _zstd_blocks(body, place + width)
-    if end + (4 if descriptor & 4 else 0) != len(body):
+    if _zstd_end(body, place + width) + (4 if descriptor & 4 else 0) != len(body):
         raise Unverified("not one whole zstd frame")
-    return stated if width else blocks * _ZSTD_BLOCK
+    return stated if width else None, place + width
 
 
-def _zstd_blocks(body: bytes, place: int) -> tuple[int, int]:
-    """(number of blocks, where they end)"""
-    blocks = 0
+def _zstd_end(body: bytes, place: int) -> int:
+    """Where the blocks end that begin there."""
     while True:
         if place + 3 > len(body):
             raise Unverified("the zstd frame ends early")
         header = int.from_bytes(body[place : place + 3], "little")
         place += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)
-        blocks += 1
         if header & 1:
-            return blocks, place
+            return place
 
 
 def count_groups(raw: bytes) -> int:

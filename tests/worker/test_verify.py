@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tests.emulators.generator import Generator
 from tests.emulators.generator_wire import frame
+from worker.decode import decompress as open_body
 from worker.intake import verified
 from worker.sls_answer import RawPull
-from worker.verify import MAX_RAW, Unverified, check, count_groups, count_groups_slowly, decompress, zstd_bound
+from worker.verify import MAX_RAW, Unverified, check, count_groups, count_groups_slowly, decompress, zstd_stated
 
 RAW = b"".join(frame(made.data) for made in Generator(3).groups(2_000))
 GROUPS = sum(1 for _ in Generator(3).groups(2_000))
@@ -68,9 +69,27 @@ def test_a_bomb_takes_no_memory(codec: str) -> None:
 
 def test_a_zstd_frame_says_how_long_it_is_whatever_its_size() -> None:
     for size in (1, 255, 256, 257, 65_791, 65_792, 70_000, 1 << 20):
-        assert zstd_bound(zstd.compress(b"x" * size, 1)) == size
+        assert zstd_stated(zstd.compress(b"x" * size, 1))[0] == size
     with pytest.raises(Unverified, match="one whole"):
-        zstd_bound(zstd.compress(b"x", 1) * 2)
+        zstd_stated(zstd.compress(b"x", 1) * 2)
+
+
+def unsized(raw: bytes, piece: int) -> bytes:
+    """A frame that does not say how long it is, of blocks as they come from a stream that is flushed now and then."""
+    blocks = [raw[at : at + piece] for at in range(0, len(raw), piece)]
+    heads = [(len(block) << 3 | (n == len(blocks) - 1)).to_bytes(3, "little") for n, block in enumerate(blocks)]
+    return b"\x28\xb5\x2f\xfd\x00\x58" + b"".join(head + block for head, block in zip(heads, blocks, strict=True))
+
+
+@pytest.mark.parametrize("piece", [1 << 17, 1 << 12, 100])
+def test_a_zstd_frame_that_does_not_say_how_long_it_is_is_held_against_what_was_announced(piece: int) -> None:
+    body = unsized(RAW, piece)
+    assert zstd_stated(body)[0] is None
+    assert check(body, "zstd", len(RAW), GROUPS) == RAW
+    assert open_body(body, "zstd", len(RAW)) == RAW
+    for size in (len(RAW) - 1, len(RAW) + 1):
+        with pytest.raises(Unverified):
+            check(body, "zstd", size, GROUPS)
 
 
 @pytest.mark.parametrize("raw", [b"\x0a", b"\x0a\x05abc", b"\x12\x00", b"\x0a\xff\xff\xff\xff\xff\xff", b"\x0a\x80"])
