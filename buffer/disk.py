@@ -113,7 +113,7 @@ class DurableDisk(Disk):  # type: ignore[misc]
 
     def load(self, filename: str) -> bytes:
         """The file's bytes, read at once."""
-        return Path(self._directory, filename).read_bytes()
+        return read(Path(self._directory, filename))
 
     def remove(self, file_path: str) -> None:
         """Unlink; what cannot be unlinked is swept later: no row names it any more."""
@@ -174,6 +174,16 @@ def write_all(file: int, pieces: Sequence[bytes | memoryview]) -> None:
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes. What the disk cannot read is asked for twice: a fault that passes is not taken for a damaged file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if not is_unreadable(error):
+            raise
+    return path.read_bytes()
 
 
 def is_unreadable(error: OSError) -> bool:

@@ -20,7 +20,7 @@ from buffer.aside import note_file
 from buffer.budget import allocated
 from buffer.checks import write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
-from buffer.disk import SPARE, is_unreadable
+from buffer.disk import SPARE, is_unreadable, read
 from buffer.errors import SpoolDamaged
 from buffer.lane import (
     REBUILDING,
@@ -188,7 +188,7 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         beat()
         path = lane / "v" / name
         try:
-            data = path.read_bytes()
+            data = read(path)
         except OSError as error:
             if not is_unreadable(error):
                 raise classify(error, f"{path} while rebuilding") from error

@@ -218,6 +218,23 @@ def test_files_that_the_disk_cannot_read_cost_themselves_and_no_other(
     writer.close()
 
 
+def test_a_file_that_the_disk_reads_at_the_second_try_is_sound(
+    writer: LaneWriter, reader: LaneReader, lane: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.put([pull(10)])
+    read, faults = Path.read_bytes, [OSError(5, "Input/output error")]
+
+    def read_bytes(self: Path) -> bytes:
+        if faults:
+            raise faults.pop()
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [10]
+    assert not faults
+    assert not list((lane / "damaged").iterdir())
+
+
 @pytest.mark.parametrize("harm", ["removed", "garbage", "page"])
 def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm: str) -> None:
     writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
