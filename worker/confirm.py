@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class Confirming:
             self._submit(self._make_poll(channel))
 
     def _make_poll(self, channel: Channel) -> Callable[[], Callable[[], None]]:
-        body = orjson.dumps({"acks": channel.asked})
+        body = json.dumps({"acks": channel.asked}).encode()  # an id may have more than orjson's 64 bits
         cookies = dict(channel.cookies)
 
         def ask() -> Callable[[], None]:

@@ -23,7 +23,7 @@ class SlsError(Exception):
     @property
     def error(self) -> str:
         """One line: what was refused."""
-        text = " ".join(self.message.split())[:300]
+        text = " ".join(self.message.split())[:300].encode("utf-8", "replace").decode()  # half a surrogate is no UTF-8
         return f"SLS answered {self.status} {self.code}: {text}" if self.status else text
 
 

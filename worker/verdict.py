@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 #: Seconds: no Retry-After is honoured beyond it.
 LONGEST_RETRY_AFTER = 300.0
+#: Splunk's codes are up to 28, and statuses of HTTP.
+MOST_CODE = 999
 
 
 class Act(enum.Enum):
@@ -119,9 +121,8 @@ def judge(reply: Reply, *, events: int, wants_ack: bool = False, now: float = 0.
             suspect=reply.failure in _SUSPECT_FAILURES,
         )  # fmt: skip
     answer = _parse(reply.body)
-    code = answer.get("code", -1)
-    code = code if isinstance(code, int) and not isinstance(code, bool) else -1
-    said = str(answer.get("text", ""))[:200] or f"HTTP {reply.status} without an answer of Splunk's"
+    code = _code(answer)
+    said = _text(answer) or f"HTTP {reply.status} without an answer of Splunk's"
     if reply.status == 200:
         return _success(answer, code, said, wants_ack)
     if reply.status == 400:
@@ -135,6 +136,17 @@ def _parse(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _code(answer: dict[str, object]) -> int:
+    """-1 for what no code of Splunk's can be: it is a label of a metric, and stands in dead letters."""
+    found = answer.get("code", -1)
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= MOST_CODE else -1
+
+
+def _text(answer: dict[str, object]) -> str:
+    """Half a surrogate, of a text cut by whoever counts UTF-16, is none of UTF-8."""
+    return str(answer.get("text", ""))[:200].encode("utf-8", "replace").decode()
 
 
 def _success(answer: dict[str, object], code: int, said: str, wants_ack: bool) -> Verdict:

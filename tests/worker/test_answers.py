@@ -343,6 +343,37 @@ def test_a_token_file_that_holds_no_token_changes_nothing(tmp_path: Path, junk: 
         assert {r.token for r in hec.posts()} == {TOKEN}
 
 
+CUT = '{"text":"cut in the midst of \\ud83d","code":%s}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "letters"),
+    [({"status": 503, "body": CUT % 9, "headers": {"Retry-After": "2"}}, 0), ({"status": 400, "body": CUT % 6}, 1),
+     ({"status": 200, "body": '{"text":"Success","code":0,"ackId":99999999999999999999999}'}, 0)],
+    ids=["half a surrogate in a hold", "half a surrogate in a dead letter", "an ackId of more than 64 bits"],
+)  # fmt: skip
+def test_what_utf_8_or_a_number_of_64_bits_cannot_hold_ends_no_sender(answer: dict[str, Any], letters: int) -> None:
+    options: dict[str, Any] = {"ack": "required", "ack_timeout": 2.0}
+    with HecEmulator(tokens=[Token(TOKEN, ack=True)]) as hec, quick([hec.url], hec.token, **options) as house:
+        hec.script.append(answer)
+        house.put(logs=1)
+        house.start()
+        house.wait_empty()
+        assert len(house.dead()) == letters
+        assert sum(hec.stored.values()) == 1 - letters
+
+
+def test_a_code_that_is_none_of_splunks_ends_no_sender() -> None:
+    """Something on the way has its own; a number of 64 bits is all that the index holds."""
+    with HecEmulator() as hec, quick([hec.url], hec.token) as house:
+        hec.rules.append({"contains": "evil", "status": 403, "body": '{"text":"no","code":99999999999999999999}'})
+        (bad,) = house.put_mixed([("t", [{"n": "evil"}])])
+        house.start()
+        poll(lambda: house.put(logs=1) and (house.dead() or house.defect), "parked, as others pass", every=0.2)
+        house.wait_empty()
+        assert [(letter.sls_id, letter.status, letter.code) for letter in house.dead()] == [(bad, 403, -1)]
+
+
 def test_6a_33_6a_34_404_of_all_is_held_and_ends_by_itself() -> None:
     with HecEmulator() as one, HecEmulator() as two, quick([one.url, two.url], TOKEN) as house:
         one.knobs.detention = two.knobs.detention = True

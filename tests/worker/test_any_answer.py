@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ ANSWERS = st.dictionaries(
 )
 BODIES = st.one_of(
     st.binary(max_size=60), st.one_of(ANSWERS, SCALARS).map(lambda answer: json.dumps(answer).encode()),
+    st.just(b'{"text":"\\ud83d"}'),
     st.sampled_from([b"[" * 100_000, b"1" * 5000, b'{"code":' + b"1" * 5000 + b"}", b"\xff\xfe{\x00", b'{"code":NaN}']),
 )  # fmt: skip
 STATUS = st.one_of(st.integers(100, 999), st.sampled_from([200, 400, 401, 403, 404, 413, 415, 429, 503]))
@@ -43,6 +45,8 @@ def test_any_answer_at_all_has_a_verdict(
     verdict = judge(Reply(status, headers, body), events=events, wants_ack=wants_ack, now=now)
     assert verdict.retry_after is None or 0 <= verdict.retry_after <= 300
     assert verdict.number is None or 0 <= verdict.number < events
+    assert -1 <= verdict.code <= 999, "a label of metrics has few values"
+    assert orjson.dumps(verdict.why), "it is written into dead letters"
     if verdict.act is Act.ACCEPT:
         assert status == 200
         assert json.loads(body)["code"] in {0, 24, 25}

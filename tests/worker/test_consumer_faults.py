@@ -84,6 +84,20 @@ def test_a_call_that_is_always_refused_is_not_hammered_and_ends_by_itself(
             assert house.groups() == stored(sls)
 
 
+def test_a_text_of_sls_that_utf_8_cannot_hold_is_a_hold_like_any_other(tmp_path: Path) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(1_000)
+        sls.faults.add("status", "pull", status=400, code="ParameterInvalid", message="cut in the midst of \ud83d")
+        with House(tmp_path / "spool", source_of(sls, codec="lz4")) as house:
+            house.start()
+            poll(house.hold, "a hold")
+            assert "in the midst of ?" in (house.hold() or {})["error"]
+            sls.faults.clear()
+            house.wait_drained(sls)
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
 def test_a_heartbeat_answered_with_nonsense_is_neither_believed_nor_repeated_at_once(tmp_path: Path) -> None:
     with SlsEmulator(shards=1) as sls:
         sls.fill(1_000)
