@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,14 +182,19 @@ def replay(
     begin, end = instant(since), instant(until)
     if begin >= end:
         raise Failed("--from is not before --to", "the range is from the older time to the newer", 2)
-    groups = 0
+    groups, lost = 0, Counter[int]()
     with asking(chosen) as client:
         wanted = spans(client, begin, end)
         with progress(f"fetching {source}", sum(behind - first for _, first, behind in wanted)) as beat:
-            for found in fetch(settings.spool, chosen, client, wanted):
+            for found in fetch(settings.spool, chosen, client, wanted, lambda shard, gone: lost.update({shard: gone})):
                 groups += found
                 beat(found)
     typer.echo(f"{groups} LogGroups spooled again; a running sender delivers them, else the next start", err=True)
+    if lost:
+        shards = ", ".join(f"{gone} of shard {shard}" for shard, gone in sorted(lost.items()))
+        raise Failed(
+            f"SLS had deleted before their turn came, in LogGroups: {shards}", "its retention is over for them", 1
+        )
 
 
 def instant(text: str) -> float:

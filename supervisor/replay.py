@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from worker.backoff import next_wait
 from worker.intake import Intake
 from worker.putter import need_room
 from worker.sls_answer import RawPull
-from worker.sls_errors import BadAnswer, InvalidCursor, SlsError
+from worker.sls_errors import BadAnswer, InvalidCursor, Revoked, SlsError
 from worker.verify import Unverified
 
 #: LogGroups a pull.
@@ -43,8 +43,12 @@ def spans(client: Any, since: float, until: float) -> list[tuple[Any, int, int]]
     ]
 
 
-def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple[Any, int, int]]) -> Iterator[int]:
-    """Durably spool it; yields LogGroups after each pull. SlsError, SpoolError: no further."""
+def replay(
+    settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple[Any, int, int]],
+    gone: Callable[[int, int], None] = lambda *_: None,
+) -> Iterator[int]:  # fmt: skip
+    """Durably spool it; yields LogGroups after each pull. `gone` is told what retention took before its turn came. SlsError,
+    SpoolError: no further."""
     writer = LaneWriter.open(lane_of(settings.directory), settings)
     try:
         for shard, begin, end in wanted:
@@ -56,7 +60,13 @@ def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple
             epoch = max(time.time_ns() // 1000, before.epoch + 1 if before else 0)
             intake, at = Intake(key, source.name), begin
             while at < end:
-                found, pull = fetch(client, intake, shard.number, at, end, epoch)
+                try:
+                    found, pull = fetch(client, intake, shard.number, at, end, epoch)
+                except (InvalidCursor, Revoked) as error:
+                    left = earliest(client, shard.number, at, end, error)
+                    gone(shard.number, left - at)
+                    at = left
+                    continue
                 if pull is not None:
                     need_room(settings)
                     await_budget(settings)
@@ -67,6 +77,17 @@ def replay(settings: SpoolSettings, source: Any, client: Any, wanted: list[tuple
                 at = found.next
     finally:
         writer.close()
+
+
+def earliest(client: Any, shard: int, at: int, end: int, error: SlsError) -> int:
+    """Where to go on when `at` is refused: what SLS still has of it, `end` where nothing. The error when it has `at`."""
+    try:
+        begin: int = client.get_cursor_at(shard, "begin")
+    except Revoked:
+        return end
+    if begin <= at:
+        raise error
+    return min(begin, end)
 
 
 def await_budget(settings: SpoolSettings) -> None:
@@ -101,6 +122,6 @@ def fetch(client: Any, intake: Intake, shard: int, at: int, end: int, epoch: int
         except SlsError as wrong:
             error = wrong
         age = time.monotonic() - began
-        if error.lasting or isinstance(error, InvalidCursor) or age > PATIENCE:
+        if error.lasting or isinstance(error, InvalidCursor | Revoked) or age > PATIENCE:
             raise error
         time.sleep(next_wait(age, random.random()))

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -324,3 +325,28 @@ def test_tap_says_which_shard_cannot_be_decoded_and_shows_the_others(tmp_path: P
         assert [error["source"] for error in found["errors"]] == ["audit"]
         sls.faults.add("garbage", "pull", shard=0)
         assert run(config, "tap").stderr.count("cannot be decoded") == 2
+
+
+def test_a_replay_goes_on_with_what_sls_has_when_retention_is_faster_than_its_turn(tmp_path: Path) -> None:
+    config, spool = tmp_path / "sls-siem.toml", tmp_path / "spool"
+    with SlsEmulator(shards=3) as sls, House(spool, source_of(sls)) as house:
+        write_settings(config, sls, spool)
+        sls.fill(3_000)
+        everything, first = stored(sls), {number: shard.first for number, shard in sls.store().shards.items()}
+        held = sls.faults.add("status", "pull", shard=0, status=500)
+        span = ("--from", "2020-01-01T00:00:00+00:00", "--to", "2099-01-01T00:00:00+00:00")
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(run, config, "replay", "--source", "audit", *span)
+            poll(lambda: held.happened, "every shard's range is known, and the first is on its turn")
+            begin = sls.trim(1, 7)
+            sls.store().shards.pop(2)
+            sls.faults.clear()
+            done = asked.result()
+        gone = {1: begin - first[1], 2: sum(shard == 2 for shard, _ in everything)}
+        assert done.returncode == 1, done.stderr
+        assert f"{gone[1]} of shard 1, {gone[2]} of shard 2" in done.stderr
+        reader = LaneReader.open(module.lane_of(spool), house.settings)
+        pulls = [pull for batch in reader.read(0, 1000, 1 << 40) for pull in batch.pulls]
+        reader.close()
+        found = Counter((pull.key.shard, at) for pull in pulls for at in range(pull.begin, pull.next))
+        assert found == Counter({one: 1 for one in everything if one[0] == 0 or (one[0] == 1 and one[1] >= begin)})
