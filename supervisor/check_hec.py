@@ -42,12 +42,13 @@ def tokens_of(settings: Settings, default: str) -> list[tuple[str, str, list[str
     """(what to call it, token, indexes that events of it go to); a token is never shown."""
     hec = settings.hec
     found: dict[str, tuple[str, set[str]]] = {default: ("token", {hec.index})}
-    if hec.on_incorrect_index == "fallback":
-        found[default][1].add(hec.fallback_index)
     for place, route in enumerate(settings.routes):
         if not route.drop:
             label = f"token of route {route.name or place}"
             found.setdefault(route.token or default, (label, set()))[1].add(route.index or hec.index)
+    if hec.on_incorrect_index == "fallback":  # events go there with the token that they have
+        for _, indexes in found.values():
+            indexes.add(hec.fallback_index)
     return [(label, token, sorted(indexes)) for token, (label, indexes) in found.items()]
 
 

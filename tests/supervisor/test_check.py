@@ -133,6 +133,12 @@ def route_index(bench: Bench) -> None:
     append(bench, f'[[route]]\nname = "waf"\ntopic = "waf*"\ntoken = "{OTHER}"\nindex = "web"\n')
 
 
+def fallback_of_a_route(bench: Bench) -> None:
+    bench.hec.tokens = {TOKEN: Token(TOKEN, indexes=("main", "rest")), OTHER: Token(OTHER, indexes=("web",))}
+    change(bench, "[hec]\n", '[hec]\non_incorrect_index = "fallback"\nfallback_index = "rest"\n')
+    append(bench, f'[[route]]\nname = "waf"\ntopic = "waf*"\ntoken = "{OTHER}"\nindex = "web"\n')
+
+
 def proxy(bench: Bench) -> None:
     change(bench, "[hec]\n", '[hec]\nproxy = "http://127.0.0.1:1"\n')
 
@@ -187,6 +193,7 @@ ALL = ("log:ListShards", "log:GetLogStore", "log:GetCursorOrData", "log:ListCons
         (ack_off, 0, "hec splunk index main", "OK", "a probe event was accepted", ""),
         (route_token, 77, "hec splunk token of route waf", "FAIL", "403/4: Invalid token", "token"),
         (route_index, 69, "hec splunk index web", "FAIL", "Incorrect index", "add it to the token's allowed indexes"),
+        (fallback_of_a_route, 69, "hec splunk index rest", "FAIL", "Incorrect index", "add it to the token's allowed indexes"),
         (proxy, 69, "hec splunk proxy tcp", "FAIL", "127.0.0.1:1", "is the port open from here?"),
     ],
 )  # fmt: skip
