@@ -30,6 +30,8 @@ log = logs.get_logger()
 TICK = 0.5
 #: Seconds that systemd shall wait beyond stop_timeout, whatever TimeoutStopSec says: the last kills, and what closing takes.
 KILL_PATIENCE = 15
+#: Seconds in which a second signal is the first once more: timeout(1) and others signal a process, and at once its group.
+TOGETHER = 0.5
 EXIT_KILLED, EXIT_CRASH_LOOP, EXIT_SETTINGS, EXIT_REBUILD = 1, 70, 78, 65
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -52,7 +54,7 @@ class Supervisor:
         self._recovery = Recovery(spool, notifier, self._is_asked_to_stop, self._publish)
         self._signals: list[int] = []
         self._wakeup, self._wakeup_writer = socket.socketpair()
-        self._stopping = False
+        self._stopping, self._asked_at = False, float("-inf")
         self._rolling: list[Child] = []
         self._exit_code = 0
         self._last_stable = time.monotonic()
@@ -120,11 +122,14 @@ class Supervisor:
             number = self._signals.pop(0)
             if number == signal.SIGHUP:
                 self._on_hup()
+            elif time.monotonic() - self._asked_at < TOGETHER:
+                continue
             elif self._stopping:
                 log.error("second signal: killing the children")
                 self._exit_code = EXIT_KILLED
                 self.children.kill_all()
             else:
+                self._asked_at = time.monotonic()
                 self._begin_stop()
 
     def _begin_stop(self) -> None:

@@ -105,13 +105,25 @@ def test_a_stubborn_child_is_killed_at_the_deadline_and_the_exit_is_0(start: Sta
 
 
 def test_a_second_signal_kills_at_once_and_ends_with_1(start: Start) -> None:
-    one = start("stubborn", "stubborn")
+    one = start("stubborn", "stubborn", "supervisor.supervise.TOGETHER=0")
     pids = one.wait_running()
     one.process.terminate()
     poll(lambda: one.said('"stopping"'), "the first is taken", 60)
     one.process.terminate()
     assert one.process.wait(60) == 1
     assert gone(pids)
+
+
+def test_a_signal_to_the_process_and_at_once_to_its_group_is_one(start: Start) -> None:
+    """As timeout(1) does it."""
+    one = start("stubborn", "stubborn", "supervisor.supervise.TOGETHER=60")
+    pids = one.wait_running()
+    one.process.terminate()
+    poll(lambda: one.said('"stopping"'), "the first is taken", 60)
+    one.process.terminate()
+    wait_turns(one, 3)
+    assert one.children() == pids
+    assert not one.said("second signal")
 
 
 def test_hup_replaces_one_at_a_time_and_a_bad_file_changes_nothing(start: Start) -> None:
@@ -207,10 +219,7 @@ def test_when_all_stood_still_nobody_counts_as_hung(start: Start) -> None:
     poll(lambda: one.said("the supervisor stood still"), "it has looked at them", 60)
     for pid in before:
         os.kill(pid, signal.SIGCONT)
-    shown = one.work / "spool" / "run" / "status.json"
-    for _ in range(4):
-        before_it = shown.stat().st_mtime_ns
-        poll(lambda: shown.stat().st_mtime_ns != before_it, "it looks on", 60)  # noqa: B023
+    wait_turns(one, 4)
     assert one.children() == before
     assert not one.said("child hangs")
     assert one.end() == 0
@@ -249,10 +258,7 @@ def test_a_systemd_that_does_not_listen_stops_nothing_and_hears_ready_later(star
                     other.sendto(b"STATUS=of somebody else", str(systemd.path))
             one = start("well", "well", environment={"NOTIFY_SOCKET": str(systemd.path)})
             one.wait_running()
-            shown = one.work / "spool" / "run" / "status.json"
-            for _ in range(4):
-                before = shown.stat().st_mtime_ns
-                poll(lambda: shown.stat().st_mtime_ns != before, "the loop turns", 60)  # noqa: B023
+            wait_turns(one, 4)
         systemd.hear("READY=1")
         systemd.hear("WATCHDOG=1", 2)
         assert one.end() == 0
@@ -316,3 +322,11 @@ def test_every_child_crashing_for_long_ends_with_70(start: Start, tmp_path: Path
     one = start("dies", "dies", "CRASH_LOOP_PATIENCE=2")
     assert one.process.wait(60) == 70
     assert one.said("crash loop")
+
+
+def wait_turns(one: Running, seconds: int) -> None:
+    """The loop turns, and shows what it sees once a second."""
+    shown = one.work / "spool" / "run" / "status.json"
+    for _ in range(seconds):
+        before = shown.stat().st_mtime_ns
+        poll(lambda: shown.stat().st_mtime_ns != before, "the loop turns", 60)  # noqa: B023
