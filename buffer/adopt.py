@@ -24,12 +24,14 @@ import orjson
 from buffer import outside
 from buffer.checks import check_format, check_index, write_durably
 from buffer.database import classify, open_cache, sync_directory, transact
-from buffer.disk import has_bodies
+from buffer.disk import has_bodies, is_unreadable, write_all
 from buffer.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnusable
 from buffer.lane import ADOPTED, add, nothing, refuse_half_made, take_lock
+from buffer.lean import structlog
 from buffer.rebuild import rebuild
 from buffer.settings import SpoolSettings
 
+log = structlog.get_logger()
 #: In an adopted lane: the spool it came from, and how far that lane was.
 ORIGIN = "origin"
 _STEP = 8 << 20
@@ -88,7 +90,7 @@ def _adopt(settings: SpoolSettings, source: Path, beat: Callable[[int], None]) -
                 found = _plan_lane(settings, identity, lane)
                 if found.action == "copy":
                     _check_room(settings, found)
-                    _copy(settings, identity, lane, found, beat)
+                    _copy_or_nothing(settings, identity, lane, found, beat)
                 if found.action in {"copy", "mark"}:
                     _mark(lane, settings)
                 done.append(found)
@@ -141,7 +143,7 @@ def _plan_lane(settings: SpoolSettings, identity: str, lane: Path) -> Adoption:
     try:
         refuse_half_made(lane)
         stats = outside.lane_stats(lane)
-    except SpoolDamaged:
+    except (SpoolDamaged, SpoolUnusable):
         # Only the bodies can be counted; the copy's index is rebuilt.
         stats = outside.LaneStats(lane.name, batches=sum(1 for _ in (lane / "v").glob("*.val")))
     letters = stats.dead + stats.due + stats.parked
@@ -180,7 +182,7 @@ def _state(lane: Path) -> list[int | str]:
                 return []
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone()
             found = dict(db.execute("SELECT name || '/' || label, value FROM counter").fetchall())
-    except SpoolDamaged as error:
+    except (SpoolDamaged, SpoolUnusable) as error:
         return [str(error)]
     names = ("settled/", "purged/", "set_aside/", "letters_sequence/")
     return [last[0] if last else 0, *(found.get(name, 0) for name in names)]
@@ -193,6 +195,17 @@ def _check_room(settings: SpoolSettings, found: Adoption) -> None:
             f"lane {found.lane} has {found.bytes} bytes, and {free} are free of which {settings.min_free_bytes} must stay",
             "make room, then run it again: what is adopted stays adopted",
         )
+
+
+def _copy_or_nothing(
+    settings: SpoolSettings, identity: str, lane: Path, found: Adoption, beat: Callable[[int], None]
+) -> None:
+    """What is half copied is seen by nobody, and would take the room that is missing."""
+    try:
+        _copy(settings, identity, lane, found, beat)
+    except BaseException:
+        shutil.rmtree(settings.directory / "lanes" / f".{found.target}", ignore_errors=True)
+        raise
 
 
 def _copy(settings: SpoolSettings, identity: str, lane: Path, found: Adoption, beat: Callable[[int], None]) -> None:
@@ -223,12 +236,32 @@ def _copy_file(source: Path, target: Path, beat: Callable[[int], None]) -> None:
     reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        while count := os.sendfile(writing, reading, None, _STEP):
-            beat(count)
+        try:
+            while count := os.sendfile(writing, reading, None, _STEP):
+                beat(count)
+        except OSError as error:
+            if not is_unreadable(error):
+                raise
+            _copy_readable(reading, writing, source)
         os.fsync(writing)
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def _copy_readable(reading: int, writing: int, source: Path) -> None:
+    """Up to where the other host's disk cannot be read: that one file is found damaged here, and the others come along."""
+    while True:
+        try:
+            piece = os.read(reading, 4096)
+        except OSError as error:
+            if not is_unreadable(error):
+                raise
+            log.error("a file of the other spool cannot be read whole", file=str(source), error=str(error))
+            return
+        if not piece:
+            return
+        write_all(writing, [piece])
 
 
 def _settle_index(lane: Path) -> None:

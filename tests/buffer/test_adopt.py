@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from buffer import adopt, outside
@@ -205,3 +208,62 @@ def test_what_cannot_be_adopted_is_said(ours: Spool, theirs: Spool, tmp_path: Pa
     assert "elsewhere" in refused(SpoolUnusable)
     assert waiting(theirs), "nothing was taken"
     assert os.listdir(ours.directory / "lanes" / f"{theirs.id}-0") == []
+
+
+def test_a_file_that_the_dead_hosts_disk_cannot_read_costs_itself_and_no_other(
+    ours: Spool, theirs: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector, in a body and in an index: the disk is why that host is dead."""
+    rows = [one for one in outside.batches(theirs.directory) if one["lane"].endswith("-0")]
+    bad = {rows[0]["file"], str(theirs.directory / "lanes" / f"{theirs.id}-1" / "cache.db")}
+    sendfile, read = os.sendfile, os.read
+
+    def name(file: int) -> str:
+        return os.readlink(f"/proc/self/fd/{file}")
+
+    def send(out: int, file: int, offset: int | None, count: int) -> int:
+        if name(file) in bad:
+            raise OSError(5, "Input/output error")
+        return sendfile(out, file, offset, count)
+
+    def read_before(file: int, count: int) -> bytes:
+        if name(file) in bad and os.lseek(file, 0, os.SEEK_CUR) >= 100:
+            raise OSError(5, "Input/output error")
+        return read(file, 100 if name(file) in bad else count)
+
+    connection = outside.connection
+
+    @contextmanager
+    def connect(lane: Path) -> Iterator[sqlite3.Connection | None]:
+        if str(lane / "cache.db") in bad:
+            raise SpoolUnusable("disk I/O error")
+        with connection(lane) as db:
+            yield db
+
+    monkeypatch.setattr(outside, "connection", connect)
+    monkeypatch.setattr(os, "sendfile", send)
+    monkeypatch.setattr(os, "read", read_before)
+    adopt.adopt(ours.settings, theirs.directory)
+    assert letters(ours) == {f"{slot}-10-{state}": state for slot in (0, 1) for state in ("dead", "parked", "due")}
+    lane = ours.directory / "lanes" / f"{theirs.id}-0"
+    reader = LaneReader.open(lane, ours.settings)
+    assert [b.pulls[0].begin for b in reader.read(0, 10, 1 << 20)] == [16]
+    reader.close()
+    notes = [orjson.loads(path.read_bytes()) for path in (lane / "damaged").glob("*.json")]
+    assert [one["begin"] for note in notes for one in note["pulls"]] == [13], "its cursors are known"
+    assert waiting(ours)[f"{theirs.id}-1"] == [13, 16], "rebuilt from the bodies"
+
+
+def test_an_adoption_without_room_leaves_nothing_half_copied(
+    ours: Spool, theirs: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sendfile", no_room)
+        with pytest.raises(SpoolFull):
+            adopt.adopt(ours.settings, theirs.directory)
+    assert [path.name for path in (ours.directory / "lanes").iterdir() if path.is_dir()] == []
+    adopt.adopt(ours.settings, theirs.directory)
+    assert waiting(ours) == {f"{theirs.id}-{slot}": [13, 16] for slot in (0, 1)}
