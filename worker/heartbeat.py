@@ -159,7 +159,7 @@ class Heart:
         member = self.member
         holding = {one.number: one for one in member.live()}
         listed = sorted(number for number, one in holding.items() if not one.abandoned)
-        sent = boottime()
+        sent, began = boottime(), time.monotonic()
         try:
             given = set(member.control.heartbeat(member.source.consumer_group, member.consumer, listed))
         except SlsError as error:
@@ -176,7 +176,7 @@ class Heart:
             self._in_group = True
             slots.note_beat(member.context.run_directory, member.context.boot, member.source.name, member.context.slot)
         self._follow(given, holding)
-        self._look_around()
+        self._look_around(began)
         return self._until_refused_is_due(given - holding.keys())
 
     def _forgotten(self, holding: dict[int, HeldShard]) -> None:
@@ -231,12 +231,14 @@ class Heart:
         for one in self.member.live():
             one.let_go()
 
-    def _look_around(self) -> None:
-        """Shards (which became read-only?) and retention, now and then."""
+    def _look_around(self, since: float) -> None:
+        """Shards (which became read-only?) and retention, now and then; one call between two heartbeats, as it may hang."""
         now = time.monotonic()
+        if self._listed >= since:
+            return
         if now - self._listed >= min(60.0, self.member.source.consumer_timeout):
             self._refresh()
-        if now - self._asked_retention >= RETENTION_EVERY:
+        elif now - self._asked_retention >= RETENTION_EVERY:
             self._asked_retention = now
             try:
                 self.member.retention = self.member.control.retention_seconds()

@@ -20,7 +20,10 @@ from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_calls import Knobs
 from tests.emulators.sls_client import SlsClient
 from tests.waiting import poll
-from tests.worker.consuming import House, body_of, source_of, stored
+from tests.worker import consuming
+from tests.worker.consuming import House, body_of, run_consumer, source_of, stored
+from worker import heartbeat
+from worker.child import ChildContext
 
 
 def calls(sls: SlsEmulator, operation: str) -> int:
@@ -147,6 +150,28 @@ def test_a_single_heartbeat_that_hangs_is_given_up_before_the_fence_falls(tmp_pa
         answered = [one.time for one in sls.store().heartbeats]
         assert max(b - a for a, b in pairwise(answered)) < 0.8 * 30.0
         assert not [one for one in sls.store().heartbeats if one.answer is None]
+
+
+def run_curious(context: ChildContext) -> None:
+    """A consumer that wants to know the retention all the time."""
+    heartbeat.RETENTION_EVERY = 0.0
+    run_consumer(context)
+
+
+def test_between_two_heartbeats_there_is_one_other_call_at_most_that_may_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that hang one after the other would take longer than SLS waits for a heartbeat."""
+    monkeypatch.setattr(consuming, "run_consumer", run_curious)
+    with SlsEmulator(shards=1) as sls, House(tmp_path / "spool", source_of(sls, consumer_timeout=3.0)) as house:
+        house.start()
+        poll(lambda: calls(sls, "list_shards") >= 4, "shards are listed again and again")
+        assert house.stop() == 0
+        letters = {"heartbeat": " ", "list_shards": "l", "get_logstore": "r"}
+        asked = "".join(letters.get(one.operation, "") for one in sls.service.requests)
+        between = asked.split(" ")[1:]
+        assert {"l", "r"} <= set(between)
+        assert max(map(len, between)) == 1, between
 
 
 def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Path) -> None:
