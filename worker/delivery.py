@@ -184,7 +184,8 @@ class Delivery:
         self._isolation.passed += 1
         self.refusals.accepted(request)
         endpoint.accepted(request.bytes)
-        self.tokens.accepted(endpoint.url)
+        if not request.token:  # a route's own says nothing of the default one
+            self.tokens.accepted(endpoint.url)
         if verdict.slow_down:
             endpoint.slow_down()
         if request.was_first_of is not None:

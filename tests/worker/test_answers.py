@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import itertools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,30 @@ def test_6a_32_tokens_rotate_in_the_file_without_a_restart_and_without_a_pause(t
             assert not [h for h in house.holds() if h["kind"] == "token"], step
         house.assert_none_lost(one.stored + two.stored)
         assert set(taken(one, before_one) + taken(two, before_two)) == {OTHER}
+
+
+def test_6a_32_that_a_routes_own_token_is_taken_says_nothing_of_the_default_one(tmp_path: Path) -> None:
+    """Both of the file are refused, and an event of the route is taken in between: then it waits, and asks no third time."""
+    path = tmp_path / "token"
+    path.write_text("new\nold\n")
+    routes = (RouteSettings(topic="own", token=OTHER, name="own"),)
+    options: dict[str, Any] = {"token_file": path, "routes": routes, "in_flight": 2}
+    with HecEmulator(tokens=[Token(OTHER)]) as hec, quick([hec.url], "", **options) as house:
+        taken, refused = threading.Event(), threading.Event()
+        hec.rules.append({"contains": "first", "status": 403, "code": 4, "count": 1})
+        hec.rules.append({"contains": "first", "status": 403, "code": 4, "count": 1, "gate": refused})
+        hec.rules.append({"contains": "own", "after": True, "count": 1, "gate": taken})
+        house.put_mixed([("t", [{"n": "first"}]), ("own", [{"n": "own"}])])
+        house.start()
+        poll(
+            lambda: not any(rule["count"] for rule in hec.rules),
+            "the second token is asked with, and the route's is out",
+        )
+        taken.set()
+        poll(lambda: house.metric("hec_requests_total", status="200") == 1, "the route's was taken")
+        refused.set()
+        poll(house.holds, "held")
+        assert house.metric("hec_requests_total", status="403") == 2
 
 
 def test_6a_32_a_held_token_is_mended_by_the_file(tmp_path: Path) -> None:
