@@ -14,6 +14,9 @@ from buffer.values import Batch
 from worker.endpoint import Endpoint
 from worker.settle import BatchWork, LetterWork
 
+#: As it is written down: not the most of today's settings, which may be more tomorrow.
+NO_CAP = "0"
+
 
 def serves(name: str, spool_id: str, sender: int, senders: int) -> bool:
     """This spool's lane of slot i: sender i mod M; all others by a hash of the name."""
@@ -67,15 +70,16 @@ class LaneWork:
     def recall_caps(self, endpoints: Iterable[Endpoint]) -> None:
         """The sizes that endpoints were found to take, before a restart."""
         for endpoint in endpoints:
-            if known := self.reader.recall(f"max_bytes {endpoint.url}"):
-                self.caps[endpoint.url] = known
+            known = self.reader.recall(f"max_bytes {endpoint.url}") or NO_CAP
+            self.caps[endpoint.url] = known
+            if known != NO_CAP:
                 endpoint.max_bytes = min(endpoint.max_bytes, int(known))
 
     def remember_caps(self, endpoints: Iterable[Endpoint]) -> None:
         """Where they have changed."""
         for endpoint in endpoints:
-            cap = str(endpoint.max_bytes)
-            if cap != self.caps.get(endpoint.url, str(endpoint.most_bytes)):
+            cap = str(endpoint.max_bytes) if endpoint.max_bytes < endpoint.most_bytes else NO_CAP
+            if cap != self.caps.get(endpoint.url, NO_CAP):
                 with contextlib.suppress(SpoolFull):
                     self.reader.remember(f"max_bytes {endpoint.url}", cap)
                     self.caps[endpoint.url] = cap

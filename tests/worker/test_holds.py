@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,12 +186,18 @@ def test_a_learned_size_is_tried_again_after_many_requests_and_written_down(monk
         refused = hec.answers["413/-1"]
         poll(lambda: house.remembers(f"max_bytes {hec.url}"), "the cap is written down")
         knobs.max_content_length = 1 << 20
-        while house.remembers(f"max_bytes {hec.url}") != "40000":
+        while house.remembers(f"max_bytes {hec.url}") != "0":
             house.put(logs=400, size=500)
             house.wait_empty()
         assert max(r.bytes for r in hec.posts()) > 30_000
         assert hec.answers["413/-1"] <= refused + 5
         house.assert_all_once(hec.stored)
+        house.stop()
+        house.settings = replace(house.settings, hec=replace(house.settings.hec, max_request_bytes=200_000))
+        house.put(logs=400, size=500)
+        house.start()
+        house.wait_empty()
+        assert max(r.bytes for r in hec.posts()) > 100_000, "what was the most that day is no cap under other settings"
 
 
 def test_the_cap_is_learned_of_the_endpoint_that_has_it() -> None:
