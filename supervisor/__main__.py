@@ -7,6 +7,7 @@ def main() -> None:
 
     if sys.argv[1:2] == ["supervise"]:
         _keep_signals()
+    _keep_descriptors()
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
@@ -29,6 +30,20 @@ def _keep_signals() -> None:
     import signal
 
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+
+
+def _keep_descriptors() -> None:
+    """Where somebody closed stdin, stdout or stderr (`2>&-`), the next file of ours would take its number, and its lines. For
+    our children too.
+    """
+    import os
+    import sys
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as we live
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -310,6 +311,29 @@ def test_status_without_a_supervisor_says_so_and_check_is_critical(bench: Bench)
     done = bench.run("status", "--check")
     assert done.returncode == 2
     assert done.stdout.startswith("SLS-SIEM CRITICAL")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_commands_work_though_a_descriptor_is_closed(bench: Bench, closed: str) -> None:
+    for words in (("spool", "stats"), ("dead", "ls"), ("check", "--offline"), ("dead", "show", "none")):
+        command = shlex.join(bench.command(*words))
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {closed}"], cwd=ROOT, env=bench.environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == (words[1] == "show"), done.stderr
+        assert "Traceback" not in done.stderr
+        assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", "") and words[1] != "show")
+
+
+def test_children_have_all_three_descriptors_though_ours_were_closed() -> None:
+    child = "import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))"
+    code = (
+        "import subprocess, sys; from supervisor.__main__ import _keep_descriptors; _keep_descriptors();"
+        f"sys.exit(subprocess.call([sys.executable, '-c', {child!r}]))"
+    )
+    command = shlex.join([sys.executable, "-c", code])
+    assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], cwd=ROOT, timeout=60, check=False).returncode == 0
 
 
 def test_a_plugin_that_cannot_read_the_settings_is_critical_on_one_line(bench: Bench) -> None:
