@@ -227,11 +227,11 @@ def _seen(path: Path) -> tuple[float, int, int] | None:
 
 
 def cookies_of(headers: Any) -> dict[str, str]:
-    """What each Set-Cookie says, without its attributes."""
+    """What each Set-Cookie says, as it is written, without its attributes."""
     found: dict[str, str] = {}
     for line in headers.getlist("Set-Cookie"):
         try:
-            found |= {name: one.value for name, one in SimpleCookie(line).items()}
+            found |= {name: one.coded_value for name, one in SimpleCookie(line).items()}
         except CookieError:
             continue
     return found

@@ -185,7 +185,7 @@ def test_row_57_a_new_channel_takes_one_request_until_an_answer_tells_which_sess
         assert len({(r.channel, r.indexer) for r in hec.posts()}) == 1
 
 
-@pytest.mark.parametrize("cookie", ["idx=0.1; Path=/", "other=1; Path=/; HttpOnly"])
+@pytest.mark.parametrize("cookie", ["idx=0.1; Path=/", "other=1; Path=/; HttpOnly", 'lb="a\\073b@c"; Path=/'])
 def test_row_57_6a_58_the_same_cookie_again_or_another_one_moves_nothing(cookie: str) -> None:
     with splunk() as hec, quick([hec.url], hec.token, ack="required") as house:
         hec.rules.append({"status": 200, "code": 0, "headers": {"Set-Cookie": cookie}, "count": 0})
