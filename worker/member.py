@@ -34,8 +34,7 @@ class Member:
         credentials = Credentials(source)
         agent = f"sls-siem consumergroup-{source.consumer_group}-{consumer}"
         self.control = SlsClient(source, credentials, threads=2, agent=agent)
-        # A heartbeat that hangs must leave time for another one before SLS gives our shards away.
-        self.control.limit(min(5.0, source.consumer_timeout / 6), min(10.0, source.consumer_timeout / 3))
+        self.narrow(source.consumer_timeout)
         self.saving = SlsClient(source, credentials, threads=4, agent=agent)
         self.data = SlsClient(source, credentials, threads=64, agent=agent)
         self.data.limit(5.0, 30.0, 60.0)
@@ -49,6 +48,12 @@ class Member:
         """A checkpoint of the group has been seen: from now on it is not in its first run, even when it is made anew."""
         self.max_in_pull = 2 << 20
         """Compressed bytes that the next pull may bring, by what the last ones brought."""
+
+    def narrow(self, timeout: float) -> None:
+        """The group's own time-out, where it is shorter than ours. A heartbeat that hangs must leave time for another one
+        before SLS gives our shards away."""
+        self.fence.narrow(timeout)
+        self.control.limit(min(5.0, self.fence.timeout / 6), min(10.0, self.fence.timeout / 3))
 
     def expect(self, size: int) -> None:
         """A pull brought so much: the next will need about as much room."""

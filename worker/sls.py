@@ -153,6 +153,7 @@ class SlsClient(LogClient):
     def limit(self, connect: float, read: float, whole: float | None = None) -> None:
         """Seconds of patience: to connect, between two pieces of an answer, for a whole call (default: both)."""
         self._timeout = (connect, read)
+        self._lines = {}  # each has its time-outs; the connections stay
         self.deadline = connect + read if whole is None else whole
 
     def close(self) -> None:
