@@ -14,8 +14,9 @@ from buffer.outside import LaneStats
 from supervisor.child import HANG_TIMEOUT, Child, State
 from supervisor.rates import Sample
 
-#: Seconds without a status.json; seconds without a beat, of a child that beats every second or so.
-STALE_AFTER, SILENT_AFTER = 10.0, 20.0
+#: Seconds without a status.json; seconds for which it may lie ahead of the clock; seconds without a beat, of a child that beats
+#: every second or so.
+STALE_AFTER, AHEAD, SILENT_AFTER = 10.0, 300.0, 20.0
 #: The supervisor's own holds, that stop all pulling.
 PAUSING = {"disk": {"room", "stalled"}, "memory": {"budget"}}
 #: What a hold of each kind means, in the words of somebody who was woken up for it.
@@ -155,6 +156,6 @@ def is_stale(status: dict[str, Any], now: float) -> bool:
     """Nobody has written it for a while: the supervisor is gone. One of a time to come is of a clock that was set back since,
     as after a power cut; who lives writes it anew each second."""
     try:
-        return abs(now - datetime.fromisoformat(status["time"]).timestamp()) > STALE_AFTER
+        return not -AHEAD <= now - datetime.fromisoformat(status["time"]).timestamp() <= STALE_AFTER
     except (KeyError, ValueError):
         return True

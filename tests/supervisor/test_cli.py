@@ -355,7 +355,7 @@ def test_a_plugin_that_cannot_read_the_settings_is_critical_on_one_line(bench: B
 def test_a_picture_of_a_time_to_come_is_stale_too() -> None:
     """The clock was set back since: after a power cut, say, until the network has told the time."""
     now = 1_800_000_000.0
-    for seconds, stale in ((0, False), (-9, False), (-11, True), (9, False), (11, True), (86400, True)):
+    for seconds, stale in ((0, False), (-9, False), (-11, True), (299, False), (301, True), (86400, True)):
         assert is_stale({"time": iso(now + seconds)}, now) == stale
 
 
