@@ -27,8 +27,8 @@ def check_format(directory: Path) -> None:
     path = directory / "format"
     if not path.exists():
         write_durably(path, FORMAT)
-    found = path.read_text().strip()
-    if not found.isdigit() or int(found) > int(FORMAT):
+    found = path.read_text(errors="replace").strip()
+    if not found.isdecimal() or int(found) > int(FORMAT):
         raise SpoolTooNew(
             f"{directory} has format {found}, this program knows {FORMAT}", "install the version that wrote it"
         )

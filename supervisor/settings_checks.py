@@ -193,6 +193,6 @@ def _listener(settings: Settings) -> list[str]:
     if not listen:
         return []
     host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         return ["status.listen: host:port, or empty to turn it off"]
     return []

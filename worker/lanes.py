@@ -21,7 +21,7 @@ NO_CAP = "0"
 def serves(name: str, spool_id: str, sender: int, senders: int) -> bool:
     """This spool's lane of slot i: sender i mod M; all others by a hash of the name."""
     prefix, _, slot = name.rpartition("-")
-    if prefix == spool_id and slot.isdigit():
+    if prefix == spool_id and slot.isdecimal():
         return int(slot) % senders == sender
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % senders == sender
 

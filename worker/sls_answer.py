@@ -43,7 +43,7 @@ def as_expected(what: str) -> Iterator[None]:
 def await_room(headers: Mapping[str, str], admit: Admit) -> float:
     """Seconds until `admit` let the body come; Declined where it will not. What announces no size is let in."""
     announced, before = headers.get("content-length", ""), time.monotonic()
-    if announced.isdigit() and not admit(min(int(announced), MAX_BODY)):
+    if announced.isdecimal() and not admit(min(int(announced), MAX_BODY)):
         raise Declined(f"{announced} bytes are not wanted now")
     return time.monotonic() - before
 
@@ -51,7 +51,7 @@ def await_room(headers: Mapping[str, str], admit: Admit) -> float:
 def read_body(raw: Any, headers: Mapping[str, str], until: float) -> bytes:
     """At most MAX_BODY bytes, before `until`. A body that ends early raises."""
     announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY:
+    if announced.isdecimal() and int(announced) > MAX_BODY:
         raise BadAnswer(f"an answer of {announced} bytes, at most {MAX_BODY} are taken")
     pieces, size = [], 0
     while piece := raw.read1(1 << 18, decode_content=False):
@@ -61,7 +61,7 @@ def read_body(raw: Any, headers: Mapping[str, str], until: float) -> bytes:
             raise BadAnswer(f"an answer of more than {MAX_BODY} bytes")
         if time.monotonic() > until:
             raise Unreachable("the answer comes too slowly")
-    if announced.isdigit() and size < int(announced):
+    if announced.isdecimal() and size < int(announced):
         raise Unreachable(f"the answer ended after {size} of {announced} bytes")
     body = b"".join(pieces)
     if headers.get("content-encoding", "").lower() in {"gzip", "deflate"}:
@@ -125,4 +125,4 @@ def parse_pull(body: bytes, headers: Mapping[str, str], cursor: int) -> RawPull:
 
 def parse_time(text: str) -> float:
     """0 where there is none."""
-    return float(text) if text.isdigit() else 0.0
+    return float(text) if text.isdecimal() else 0.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.emulators.sls import SlsEmulator
@@ -23,6 +23,7 @@ from worker.credentials import Credentials, parse_keys
 from worker.settings import SourceSettings
 from worker.sls import SlsClient
 from worker.sls_address import choose_proxies
+from worker.sls_answer import parse_pull
 from worker.sls_errors import SlsError, classify
 
 
@@ -39,6 +40,17 @@ def client(source: SourceSettings, read: float = 30.0, deadline: float = 60.0) -
 @given(st.integers(0, (1 << 63) - 1))
 def test_cursors_go_there_and_back(number: int) -> None:
     assert cursor.to_number(cursor.to_text(number)) == number
+
+
+NUMBERS = st.one_of(st.text("0123456789²³¹-. e", max_size=20), st.text(max_size=9), st.sampled_from(["MTIz", "NDU2"]))
+HEADERS = ("x-log-cursor", "x-log-count", "x-log-bodyrawsize", "x-log-cursor-time", "x-log-end-of-cursor")
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(HEADERS, NUMBERS)))
+@example({"x-log-cursor": "MTIz", "x-log-count": "0", "x-log-bodyrawsize": "0", "x-log-cursor-time": "²"})
+def test_whatever_the_headers_of_a_pull_say_it_is_a_pull_or_no_answer_of_sls(headers: dict[str, str]) -> None:
+    with suppress(sls_errors.BadAnswer):
+        assert parse_pull(b"", headers, 5).next >= 5
 
 
 @pytest.mark.parametrize("text", ["", "!", "MTIz!", "LTE=", "MS41", "é", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"])
