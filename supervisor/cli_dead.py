@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli_output import Failed, Unreadable, confirm, limited, new_file, progress, show, write_json
+from supervisor.cli_output import Failed, Unreadable, confirm, new_file, progress, show, show_list, write_json
 from supervisor.cli_spool import Config, Json, Limit, counted, directory_of, settings_of
 from supervisor.picture import many
 
@@ -36,22 +37,16 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
     from buffer.outside import dead
 
     unreadable = Unreadable()
-    found = [describe(lane, letter) for lane, letter in limited(dead(directory_of(config), unreadable), limit)]
+    found = (describe(lane, letter) for lane, letter in islice(dead(directory_of(config), unreadable), limit))
+    show_list(
+        "events", found, json, ("id", "state", "reason", "topic", "index", "tries", "time"), _row, "no dead letters"
+    )
     unreadable.tell()
-    rows: list[list[Any]] = [["id", "state", "reason", "topic", "index", "tries", "time"]]
-    rows += [
-        [
-            d["sls_id"],
-            d["state"],
-            f"{d['status']}/{d['code']} {d['text']}" if d["status"] else d["text"],
-            d["topic"],
-            d["index"],
-            d["tries"],
-            d["time"],
-        ]
-        for d in found
-    ]
-    show({"events": found}, json, rows if found else (), "" if found else "no dead letters")
+
+
+def _row(told: dict[str, Any]) -> list[Any]:
+    reason = f"{told['status']}/{told['code']} {told['text']}" if told["status"] else told["text"]
+    return [told["sls_id"], told["state"], reason, *(told[name] for name in ("topic", "index", "tries", "time"))]
 
 
 @app.command("show")

@@ -7,8 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
+
+#: Rows of a table that stand under each other with the same widths.
+TOGETHER = 1000
 
 
 class Failed(Exception):
@@ -29,10 +33,37 @@ def show(document: dict[str, Any], as_json: bool, rows: Sequence[Sequence[Any]] 
         sys.stderr.write(note + "\n")
 
 
+def show_list(
+    name: str, found: Iterable[dict[str, Any]], as_json: bool, head: Sequence[str],
+    row: Callable[[dict[str, Any]], Sequence[Any]], nothing: str,
+) -> None:  # fmt: skip
+    """A document of one list, or its table, as it comes: there may be a million of them."""
+    items = iter(found)
+    first = next(items, None)  # what goes wrong does so mostly before the first, and then nothing is written
+    if first is None:
+        show({name: []}, as_json, note=nothing)
+        return
+    items = chain([first], items)
+    if as_json:
+        sys.stdout.write(f'{{"schema": 1, "{name}": [')
+        for place, one in enumerate(items):
+            sys.stdout.write((", " if place else "") + _json(one))
+        sys.stdout.write("]}\n")
+        sys.stdout.flush()
+        return
+    write_table([head, *map(row, islice(items, TOGETHER))])
+    while rows := [row(one) for one in islice(items, TOGETHER)]:
+        write_table(rows, head=False)
+
+
 def write_json(document: dict[str, Any]) -> None:
     """Exactly one document, with its schema's number."""
-    sys.stdout.write(json.dumps({"schema": 1, **document}, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_json({"schema": 1, **document}) + "\n")
     sys.stdout.flush()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def write_table(rows: Sequence[Sequence[Any]], note: str = "", *, head: bool = True) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from supervisor.cli_output import (
     new_file,
     progress,
     show,
+    show_list,
     size,
     span,
     write_json,
@@ -102,7 +104,7 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
     from buffer.outside import batches
     from supervisor.status import iso
 
-    found = [
+    found = (
         {
             "lane": one["lane"], "id": one["id"], "time": iso(one["time"]), "bytes": one["bytes"], "groups": one["groups"],
             "pulls": [
@@ -111,13 +113,15 @@ def ls(config: Config = None, limit: Limit = None, json: Json = False) -> None:
                 for p in one["pulls"]
             ],
         }
-        for one in limited(batches(directory_of(config)), limit)
-    ]  # fmt: skip
-    rows: list[list[Any]] = [["lane", "batch", "time", "bytes", "groups", "shards"]]
-    for one in found:
-        shards = ",".join(sorted({f"{p['source']}/{p['shard']}" for p in one["pulls"]}))
-        rows.append([one["lane"], one["id"], one["time"], size(one["bytes"]), one["groups"], shards])
-    show({"batches": found}, json, rows if found else (), "" if found else "nothing waits")
+        for one in islice(batches(directory_of(config)), limit)
+    )  # fmt: skip
+    head = ("lane", "batch", "time", "bytes", "groups", "shards")
+    show_list("batches", found, json, head, _batch_row, "nothing waits")
+
+
+def _batch_row(one: dict[str, Any]) -> list[Any]:
+    shards = ",".join(sorted({f"{p['source']}/{p['shard']}" for p in one["pulls"]}))
+    return [one["lane"], one["id"], one["time"], size(one["bytes"]), one["groups"], shards]
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
 import sqlite3
@@ -43,6 +45,46 @@ def test_the_backlog_and_the_dead_letters_are_shown(bench: Bench) -> None:
     missing = bench.run("dead", "show", "nothing")
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("words", [("--json",), ()], ids=["json", "words"])
+def test_a_long_backlog_is_listed_as_it_comes(bench: Bench, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """The kernel's word: what a hundred times as many rows take of memory. As one list they took 2 KB each."""
+    bench.copy(bench.spool, tmp_path / "spool")
+    (index,) = tmp_path.glob("spool/lanes/*/cache.db")
+    config = tmp_path / "sls-siem.toml"
+    config.write_text(bench.config.read_text().replace(str(bench.spool), str(tmp_path / "spool")))
+
+    def add(rows: int) -> None:
+        with contextlib.closing(sqlite3.connect(index, isolation_level=None)) as db:
+            db.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+                "INSERT INTO batch (file, bytes, groups, time, pulls) "
+                "SELECT file, bytes, groups, time, pulls FROM n, (SELECT * FROM batch LIMIT 1)",
+                (rows,),
+            )
+
+    def peak() -> tuple[int, bytes]:
+        command = [sys.executable, "-m", "supervisor", "spool", "ls", "--config", str(config), *words]
+        with (tmp_path / "out").open("wb") as out:
+            process = subprocess.Popen(command, cwd=ROOT, env=bench.environment, stdout=out)
+            _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return used.ru_maxrss << 10, (tmp_path / "out").read_bytes()
+
+    add(300)
+    little, _ = peak()
+    add(29_700)
+    much, out = peak()
+    assert much - little < 20 << 20
+    if words:
+        numbers = [one["id"] for one in json.loads(out)["batches"]]
+        assert len(set(numbers)) == len(numbers) == 30_001
+    else:
+        lines = out.decode().splitlines()
+        assert len(lines) == 30_002
+        assert [line.split()[0] for line in lines].count("lane") == 1
 
 
 def test_the_backlog_is_told_in_words_too(bench: Bench) -> None:
