@@ -6,6 +6,7 @@ that does not verify is asked for again, a passing trouble is waited out.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from buffer import budget, outside
-from buffer.errors import SpoolFull
+from buffer.errors import SpoolDamaged, SpoolFull
 from buffer.settings import SpoolSettings
 from buffer.values import Pull, ShardKey
 from buffer.writer import LaneWriter
@@ -107,7 +108,11 @@ def await_budget(settings: SpoolSettings) -> None:
 
 def lane_stats(spool: Path) -> list[outside.LaneStats]:
     """Of every lane."""
-    return [outside.lane_stats(lane) for lane in outside.lane_directories(spool)]
+    found = []
+    for lane in outside.lane_directories(spool):
+        with contextlib.suppress(SpoolDamaged):  # its own trouble, mended at the next start: ours is a lane that is well
+            found.append(outside.lane_stats(lane))
+    return found
 
 
 def fetch(client: Any, intake: Intake, shard: int, at: int, end: int, epoch: int) -> tuple[RawPull, Pull | None]:
