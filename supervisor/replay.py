@@ -110,7 +110,9 @@ def lane_stats(spool: Path) -> list[outside.LaneStats]:
     """Of every lane."""
     found = []
     for lane in outside.lane_directories(spool):
-        with contextlib.suppress(SpoolDamaged):  # its own trouble, mended at the next start: ours is a lane that is well
+        with contextlib.suppress(
+            SpoolDamaged
+        ):  # its own trouble, mended at the next start: ours is a lane that is well
             found.append(outside.lane_stats(lane))
     return found
 
