@@ -8,10 +8,12 @@ import ssl
 import time
 from collections.abc import Generator, Iterator
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from supervisor.check_step import Step
+from worker.trust import trusted
 
 #: Seconds; days before a certificate's end; seconds between two clocks: SLS bears 15 minutes.
 PATIENCE, SOON, SKEW, WORST_SKEW = 10.0, 14, 60.0, 900.0
@@ -61,7 +63,12 @@ def reach(
 
 
 def _context(ca_file: str | None, *, verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
+    found = trusted(ca_file)
+    place = found if isinstance(found, str) else None
+    if place is not None and Path(place).is_dir():
+        context = ssl.create_default_context(capath=place)
+    else:
+        context = ssl.create_default_context(cafile=place)
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -26,6 +26,7 @@ from worker.hec_connection import Call, Watch, pool_classes
 from worker.lean import requests
 from worker.line import Line
 from worker.settings import HecSettings
+from worker.trust import trusted
 from worker.verdict import Failure, Reply
 
 try:
@@ -127,7 +128,7 @@ class HecClient:
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(self._watch))
         session.headers.clear()
-        session.verify = (str(settings.ca_file) if settings.ca_file else True) if settings.verify_tls else False
+        session.verify = trusted(settings.ca_file) if settings.verify_tls else False
         if settings.client_cert:
             session.cert = (
                 (str(settings.client_cert), str(settings.client_key))

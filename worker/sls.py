@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from worker.sls_answer import (
     unreachable,
 )
 from worker.sls_errors import Misconfigured, SlsError
+from worker.trust import trusted
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 _API_VERSION = "0.6.0"
@@ -134,8 +134,7 @@ class SlsClient(LogClient):
         adapter = type(session.get_adapter("https://"))
         for scheme in ("http://", "https://"):
             session.mount(scheme, adapter(pool_connections=2, pool_maxsize=max(threads, 2), max_retries=0))
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-        self._verify: str | bool = str(self._settings.ca_file) if self._settings.ca_file else bundle or True
+        self._verify = trusted(self._settings.ca_file)
         self._proxies = choose_proxies(self._settings.proxy, self._logHost)
         self._lines: dict[str, Line] = {}
 

@@ -241,6 +241,8 @@ def test_certificates(bench: Bench) -> None:
         name = f"hec {hec.url} tls"
         result, text, remedy = steps(bench, code=69)[name]
         assert (result, "ca_file" in remedy) == ("FAIL", True), text
+        trusting = steps(bench, env={"REQUESTS_CA_BUNDLE": "", "SSL_CERT_FILE": str(hec.ca_file)})
+        assert trusting[name][0] in {"OK", "WARN"}, "as the senders do, it trusts whom the machine trusts"
         change(bench, "[hec]\n", "[hec]\nverify_tls = false\n")
         assert steps(bench)[name][0] == "WARN"
         change(bench, "verify_tls = false", f'ca_file = "{hec.ca_file}"')

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -221,6 +222,26 @@ def test_row_49_6a_49_an_unknown_ca_is_held_and_other_urls_go_on(authority: HecA
         house.wait_empty()
         held(house, "certificate")
         assert not stranger.requests
+        house.assert_all_once(hec.stored)
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])
+def test_without_a_ca_file_the_machine_says_whom_to_trust(
+    authority: HecAuthority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """As an administrator does who has added a company's own CA to the system's."""
+    authority.use(*authority.issue("good"))
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    place = shutil.copy(authority.ca_file, tmp_path / "ca.pem")
+    if variable == "SSL_CERT_DIR":
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing.pem"))
+        subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
+        place = tmp_path
+    monkeypatch.setenv(variable, str(place))
+    with HecEmulator(tls=authority) as hec, quick([hec.url], hec.token) as house:
+        house.put()
+        house.start()
+        house.wait_empty()
         house.assert_all_once(hec.stored)
 
 

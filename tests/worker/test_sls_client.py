@@ -139,6 +139,14 @@ def test_the_environment_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         assert list(made.shards()) == [0]
 
 
+def test_without_a_ca_file_the_machine_says_whom_to_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SlsEmulator(tls=True) as sls:
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(sls.ca_file))
+        with client(source_of(sls, ca_file=None)) as made:
+            assert list(made.shards()) == [0]
+
+
 def test_a_proxy_is_the_setting_or_the_environments_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://corp:3128")
     monkeypatch.setenv("NO_PROXY", "inside.example.com")
