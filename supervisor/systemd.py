@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 
@@ -16,16 +15,18 @@ class Notifier:
     def send(self, *lines: str) -> bool:
         """READY=1, STATUS=…, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=…
 
-        False: it was not taken. A systemd that stands still (a dead mount, a reload) has a full queue after seconds, and whoever
-        waited for it would stand still too.
+        False: to be said again. A systemd that stands still (a dead mount, a reload) has a full queue after seconds, and whoever
+        waited for it would stand still too. Where nobody is at the address, nobody wants to know.
         """
         if not self._address:
             return True
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as out,
-        ):
-            out.sendto("\n".join(lines).encode(), address)
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        try:
+            with socket.socket(socket.AF_UNIX, kind) as out:
+                out.sendto("\n".join(lines).encode(), address)
+        except BlockingIOError:
+            return False
+        except OSError:
             return True
-        return False
+        return True

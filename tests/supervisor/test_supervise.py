@@ -206,6 +206,12 @@ def test_a_stopped_child_counts_as_hung_and_is_replaced(start: Start) -> None:
     assert set(before[1:]) <= set(one.children())
 
 
+def test_an_address_of_systemd_where_nobody_is_disturbs_nothing(start: Start, tmp_path: Path) -> None:
+    one = start("well", "well", environment={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    poll(lambda: one.said('"event":"running"'), f"it runs as without; {one.log.read_text()[-900:]}", 60)
+    assert one.end() == 0
+
+
 def test_when_all_stood_still_nobody_counts_as_hung(start: Start) -> None:
     """A machine that was suspended, a frozen cgroup. The supervisor wakes first, and sees beats that are too old."""
     one = start("well", "well", "HANG_TIMEOUT=8", "ABORT_GRACE=0.5")
