@@ -24,7 +24,7 @@ from worker.member import Member
 from worker.positions import shard_key
 from worker.process import Stopping
 from worker.reader import Reader
-from worker.sls_errors import ForgottenConsumer, GroupExists, GroupNotFound, SlsError
+from worker.sls_errors import ForgottenConsumer, GroupExists, GroupNotFound, Revoked, SlsError
 
 log = get_logger()
 Spawn = Callable[[str, Callable[[], None]], threading.Thread]
@@ -163,7 +163,8 @@ class Heart:
         try:
             given = set(member.control.heartbeat(member.source.consumer_group, member.consumer, listed))
         except SlsError as error:
-            if isinstance(error, ForgottenConsumer) and listed:
+            # Not seen of SLS: the refusal of a checkpoint. To list the same shards again would be refused again, for ever.
+            if isinstance(error, ForgottenConsumer | Revoked) and listed:
                 self._forgotten(holding)
                 return 0.1
             if isinstance(error, GroupNotFound):

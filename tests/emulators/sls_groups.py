@@ -44,6 +44,8 @@ class ConsumerGroup:
     timeout: float
     order: bool
     mismatch_status: int = 404
+    forgotten: tuple[int, str] = 400, "NotExistConsumerWithBody"
+    """What a consumer hears that the group does not know and that lists shards."""
     shards: dict[int, Assignment] = field(default_factory=dict)
     consumers: dict[str, float] = field(default_factory=dict)
 
@@ -52,9 +54,7 @@ class ConsumerGroup:
         self.tend(shards, now)
         listed = set(held)
         if consumer not in self.consumers and listed:
-            raise Refused(
-                400, "NotExistConsumerWithBody", f"consumer {consumer} does not exist, but its heartbeat lists shards"
-            )
+            raise Refused(*self.forgotten, f"consumer {consumer} does not exist, but its heartbeat lists shards")
         self.consumers[consumer] = now
         for shard, assigned in self.shards.items():
             if assigned.state == "transfer" and assigned.owner == consumer and shard not in listed:

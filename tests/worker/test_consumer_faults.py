@@ -177,7 +177,8 @@ def test_between_two_heartbeats_there_is_one_other_call_at_most_that_may_hang(
         assert max(map(len, between)) == 1, between
 
 
-def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forgotten", [(400, "NotExistConsumerWithBody"), (404, "ConsumerNotExist")])
+def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Path, forgotten: tuple[int, str]) -> None:
     """The SDK's goes on listing its shards until the time-out has passed once more."""
     with SlsEmulator(shards=2) as sls:
         sls.fill(500)
@@ -185,8 +186,10 @@ def test_forgotten_by_sls_it_comes_back_at_once_with_an_empty_list(tmp_path: Pat
             house.start()
             house.wait_drained(sls)
             with sls.service.lock:
-                sls.store().groups["siem"].consumers.clear()
-                for one in sls.store().groups["siem"].shards.values():
+                group = sls.store().groups["siem"]
+                group.forgotten = forgotten
+                group.consumers.clear()
+                for one in group.shards.values():
                     one.state, one.owner = "not_alloc", ""
             # Before there is a checkpoint to save, which would be refused too.
             poll(lambda: any(one.answer is None for one in sls.store().heartbeats), "it hears of it")
