@@ -21,6 +21,7 @@ PATIENCE, SOON, SKEW, WORST_SKEW = 10.0, 14, 60.0, 900.0
 
 def split(url: str) -> tuple[SplitResult, str, int]:
     """The parts, the host, and the port."""
+    url = url.strip()  # as the clients take it
     parts = urlsplit(url if "://" in url else f"https://{url}")
     return parts, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 

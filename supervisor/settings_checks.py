@@ -15,6 +15,7 @@ from supervisor.settings import Settings, least_memory
 from supervisor.units import DURATION_KEYS, SIZE_KEYS
 from worker.credentials import is_sendable
 from worker.settings import SourceSettings
+from worker.sls_address import is_address
 
 #: Seconds that a time-out may have.
 LONGEST = 366 * 86400.0
@@ -70,7 +71,7 @@ def _sources(settings: Settings) -> list[str]:
         if source.name in names:
             found.append(f"{where}: two sources have this name; give one a `name`")
         names.add(source.name)
-        group = (_host(source.endpoint), source.project, source.logstore, source.consumer_group)
+        group = (_place(source.endpoint.strip()), source.project, source.logstore, source.consumer_group)
         if (first := groups.setdefault(group, source.name)) != source.name:
             found.append(
                 f"{where}.consumer_group: {source.consumer_group!r} reads this logstore for source {first} already, under whatever"
@@ -80,12 +81,17 @@ def _sources(settings: Settings) -> list[str]:
     return found
 
 
-def _host(endpoint: str) -> str:
-    """Without what may be written in several ways; the text itself where it is no address, which is said elsewhere."""
+def _place(endpoint: str) -> str:
+    """Without what may be written in several ways; the text itself where it is no address, which is said elsewhere.
+
+    An address, or this machine, may lead elsewhere at each port: tunnels to two regions, which may have projects of one name.
+    """
     try:
-        return urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}").hostname or endpoint
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        host, port = parts.hostname or endpoint, parts.port or (80 if parts.scheme == "http" else 443)
     except ValueError:
         return endpoint
+    return f"{host}:{port}" if is_address(host) else host
 
 
 def _source(source: SourceSettings) -> list[str]:
@@ -109,9 +115,10 @@ def _source(source: SourceSettings) -> list[str]:
         found.append("consumer_timeout: must be at least twice heartbeat_interval")
     if problem := unusable(source.proxy):
         found.append(f"proxy: {problem}")
-    if problem := unusable(source.endpoint) or more_than_a_place(source.endpoint):
+    endpoint = source.endpoint.strip()  # as the client takes it
+    if problem := unusable(endpoint) or more_than_a_place(endpoint):
         found.append(f"endpoint: {problem}")
-    elif is_plaintext(source.endpoint) and not source.allow_plaintext:
+    elif is_plaintext(endpoint) and not source.allow_plaintext:
         found.append("endpoint: plain http would send keys and logs unencrypted; use https, or allow_plaintext = true")
     return found
 
@@ -127,15 +134,24 @@ def is_start(text: str) -> bool:
 
 
 def unusable(url: str) -> str:
-    """Why no connection can be made to such an address; empty where one can. It may hold a password: it is not shown."""
-    if any(one.isspace() for one in url):
+    """Why no connection can be made to such an address; empty where one can. It may hold a password: nothing of it is shown,
+    neither by a library's words.
+    """
+    if any(one.isspace() for one in url.rpartition("@")[2]):
         return "no address: it has a blank in it"
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
-        (parts.hostname or "").encode("idna")
+        host = parts.hostname or ""
+    except ValueError:
+        return "no address: brackets or characters that none may have"
+    try:
+        host.encode("idna")
+    except ValueError:
+        return "no address: a part of the name is empty or too long"
+    try:
         _ = parts.port
-    except ValueError as error:  # a name with a label that is empty or too long, too
-        return f"no address: {error}"
+    except ValueError:
+        return "no address: the port is no number up to 65535; in a password, / ? # are written %2F %3F %23"
     return ""
 
 
@@ -163,7 +179,7 @@ def _hec(settings: Settings) -> list[str]:
     if not hec.urls:
         found.append("hec.urls: name at least one URL, such as https://splunk:8088")
     for place, url in enumerate(hec.urls):
-        if problem := unusable(url) or more_than_a_place(url):
+        if problem := unusable(url.lstrip()) or more_than_a_place(url):
             found.append(f"hec.urls.{place}: {problem}")
             continue
         parts = urlsplit(url)

@@ -69,8 +69,8 @@ CROSS = [
     ("https://splunk:8088", "splunk:8088", "hec.urls"),
     ("https://splunk:8088", "https://splunk:8088/services/collector", "the path"),
     ("https://splunk:8088", "https://splunk..corp:8088", "hec.urls.0: no address"),
-    ("https://splunk:8088", "https://splunk:80880", "Port out of range"),
-    ("https://splunk:8088", "https://[::1:8088", "Invalid IPv6"),
+    ("https://splunk:8088", "https://splunk:80880", "no number up to 65535"),
+    ("https://splunk:8088", "https://[::1:8088", "brackets or characters"),
     ("https://splunk:8088", "https://spl unk:8088", "a blank in it"),
     ("https://cn-hangzhou.log.aliyuncs.com", "https://[cn", "endpoint: no address"),
     ("https://cn-hangzhou.log.aliyuncs.com", f"{'a' * 64}.com", "endpoint: no address"),
@@ -90,6 +90,13 @@ CROSS = [
         'token = "t0ken-value"\nindex = "Cloud Audit"',
         "hec.index: 'Cloud Audit' is no name of an index",
     ),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\nproxy = "http://me:t0ken-value#1@b:3128"',
+        "in a password, / ? # are written",
+    ),
+    ('token = "t0ken-value"', 'token = "t0ken-value"\nproxy = "http://me:t0ken-value\u2100@b:3128"', "characters that none"),
+    ("https://splunk:8088", "https://me:t0ken-value\u2100@splunk:8088", "hec.urls.0: no address"),
     ('access_key_id = "id"', 'access_key_id = "i\u200bd"', "access_key_id: must be printable"),
     (
         'access_key_secret = "s3cret-value"',
@@ -196,6 +203,21 @@ def test_two_sources_may_not_share_a_consumer_group_of_a_logstore(tmp_path: Path
     assert "source.second.consumer_group: 'g' reads this logstore for source l already" in "\n".join(found)
     second = second.replace('"g"', '"h"')
     assert read(tmp_path, f"{first}{second}\n[hec]{rest}").sources[1].consumer_group == "h"
+
+
+def test_addresses_with_which_connections_are_made_are_taken(tmp_path: Path) -> None:
+    """What the clients strip, and what they quote."""
+    spaced = GOOD.replace("https://cn-hangzhou.log.aliyuncs.com", " https://cn-hangzhou.log.aliyuncs.com\\n")
+    spaced = spaced.replace("https://splunk:8088", " https://splunk.corp.:8088")
+    assert read(tmp_path, f'{spaced}proxy = "http://me:a pass phrase@proxy:3128"').hec.proxy.endswith("@proxy:3128")
+
+
+def test_two_tunnels_to_two_regions_are_two_places(tmp_path: Path) -> None:
+    first, rest = GOOD.replace("cn-hangzhou.log.aliyuncs.com", "127.0.0.1:8443").split("[hec]")
+    second = first.replace("8443", "8444") + 'name = "second"\n'
+    assert len(read(tmp_path, f"{first}{second}[hec]{rest}").sources) == 2
+    found = problems(tmp_path, f"{first}{second.replace('8444', '8443/')}[hec]{rest}")
+    assert "source.second.consumer_group" in found[0]
 
 
 def test_the_command_line_is_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
