@@ -16,7 +16,7 @@ from supervisor.cli_check import check, tap
 from supervisor.cli_config import app as config_app
 from supervisor.cli_dead import app as dead_app
 from supervisor.cli_group import app as group_app
-from supervisor.cli_output import Failed, complain, report_broken_pipe, usage_error
+from supervisor.cli_output import Cut, Failed, complain, report_broken_pipe, usage_error
 from supervisor.cli_sls import lag, replay
 from supervisor.cli_spool import app as spool_app
 from supervisor.cli_status import status
@@ -160,24 +160,26 @@ def _run(*, wants_json: bool) -> int:
         raise
     except Failed as error:
         return complain(str(error), error.hint, error.code, wants_json)
+    except Cut as cut:
+        return complain(*_known(cut.error), wants_json, begun=True)
     except Exception as error:  # noqa: BLE001 - the outermost line of the process
-        return _known(error, wants_json)
+        return complain(*_known(error), wants_json)
 
 
-def _known(error: Exception, wants_json: bool) -> int:
-    """Errors of the rooms, by class; anything else is a defect and keeps its stack."""
+def _known(error: Exception) -> tuple[str, str, int]:
+    """Text, hint and exit code of the rooms' errors, by class; anything else is a defect and keeps its stack."""
     from buffer.errors import SpoolError, SpoolLocked
     from supervisor.config import ConfigError
 
     if isinstance(error, ConfigError):
-        return complain(str(error), error.hint, 78, wants_json)
+        return str(error), error.hint, 78
     if isinstance(error, SpoolLocked):
-        return complain(str(error), error.hint, 75, wants_json)
+        return str(error), error.hint, 75
     if isinstance(error, SpoolError):
-        return complain(str(error), error.hint, 74, wants_json)
+        return str(error), error.hint, 74
     if isinstance(error, OSError) and error.errno in LOCAL:
         where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror}", LOCAL[error.errno], 74, wants_json)
+        return f"{where}{error.strerror}", LOCAL[error.errno], 74
     raise error
 
 

@@ -23,6 +23,14 @@ class Failed(Exception):
         self.hint, self.code = hint, code
 
 
+class Cut(Exception):
+    """A document was begun on stdout, and the rest of its list cannot be had: `error` says why, and ends it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def show(document: dict[str, Any], as_json: bool, rows: Sequence[Sequence[Any]] = (), note: str = "") -> None:
     """The document, or its table; the first row is the head."""
     if as_json:
@@ -46,7 +54,7 @@ def show_list(
     items = chain([first], items)
     if as_json:
         sys.stdout.write(f'{{"schema": 1, "{name}": [')
-        for place, one in enumerate(items):
+        for place, one in enumerate(_to_its_end(items)):
             sys.stdout.write((", " if place else "") + _json(one))
         sys.stdout.write("]}\n")
         sys.stdout.flush()
@@ -54,6 +62,13 @@ def show_list(
     write_table([head, *map(row, islice(items, TOGETHER))])
     while rows := [row(one) for one in islice(items, TOGETHER)]:
         write_table(rows, head=False)
+
+
+def _to_its_end(items: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from items
+    except Exception as error:
+        raise Cut(error) from error
 
 
 def write_json(document: dict[str, Any]) -> None:
@@ -114,12 +129,18 @@ def span(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} d"
 
 
-def complain(error: str, hint: str, code: int, as_json: bool) -> int:
-    """Two lines on stderr, or one more for each further line of the error; and the document on stdout with --json."""
+def complain(error: str, hint: str, code: int, as_json: bool, *, begun: bool = False) -> int:
+    """Two lines on stderr, or one more for each further line of the error; and the document on stdout with --json, or the end
+    of the one that was begun.
+    """
     lines = error.splitlines() or [error]
     sys.stderr.write("".join(f"error: {line}\n" for line in lines) + f"hint: {hint or 'see docs/operations.md'}\n")
-    if as_json:
-        write_json({"error": "; ".join(lines), "hint": hint})
+    told = {"error": "; ".join(lines), "hint": hint}
+    if as_json and begun:
+        sys.stdout.write(f"], {_json(told)[1:]}\n")
+        sys.stdout.flush()
+    elif as_json:
+        write_json(told)
     return code
 
 

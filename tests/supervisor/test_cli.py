@@ -87,6 +87,25 @@ def test_a_long_backlog_is_listed_as_it_comes(bench: Bench, tmp_path: Path, word
         assert [line.split()[0] for line in lines].count("lane") == 1
 
 
+def test_a_list_that_cannot_be_read_to_its_end_is_one_document_still(bench: Bench, tmp_path: Path) -> None:
+    bench.copy(bench.spool, tmp_path / "spool")
+    (index,) = tmp_path.glob("spool/lanes/*/cache.db")
+    with contextlib.closing(sqlite3.connect(index, isolation_level=None)) as db:
+        db.execute(
+            "INSERT INTO batch (file, bytes, groups, time, pulls) SELECT file, bytes, groups, time, '[' FROM batch LIMIT 1"
+        )
+    good = bench.config.read_text()
+    try:
+        bench.config.write_text(good.replace(str(bench.spool), str(tmp_path / "spool")))
+        done = bench.run("spool", "ls", "--json")
+    finally:
+        bench.config.write_text(good)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["schema"], len(found["batches"])) == (74, 1, 1)
+    assert found["error"] in done.stderr
+    assert found["hint"] in done.stderr
+
+
 def test_the_backlog_is_told_in_words_too(bench: Bench) -> None:
     bench.write()
     shown = bench.run("spool", "stats").stdout

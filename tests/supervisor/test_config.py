@@ -95,7 +95,11 @@ CROSS = [
         'token = "t0ken-value"\nproxy = "http://me:t0ken-value#1@b:3128"',
         "in a password, / ? # are written",
     ),
-    ('token = "t0ken-value"', 'token = "t0ken-value"\nproxy = "http://me:t0ken-value\u2100@b:3128"', "characters that none"),
+    (
+        'token = "t0ken-value"',
+        'token = "t0ken-value"\nproxy = "http://me:t0ken-value\u2100@b:3128"',
+        "characters that none",
+    ),
     ("https://splunk:8088", "https://me:t0ken-value\u2100@splunk:8088", "hec.urls.0: no address"),
     ('access_key_id = "id"', 'access_key_id = "i\u200bd"', "access_key_id: must be printable"),
     (
