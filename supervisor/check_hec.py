@@ -25,7 +25,8 @@ def check_hec(settings: Settings, url: str, *, probe: bool) -> Iterator[Step]:
 
     hec, name = settings.hec, f"hec {url}"
     ca_file = str(hec.ca_file) if hec.ca_file else None
-    proxy = hec.proxy or environment_proxies(hec.urls).get(split(url)[0].scheme)
+    ways = environment_proxies(hec.urls)
+    proxy = hec.proxy or ways.get(split(url)[0].scheme) or ways.get("all")
     way = reach_proxy(name, proxy) if proxy else reach(name, url, ca_file, verify=hec.verify_tls)
     if not (yield from way):
         return

@@ -225,6 +225,16 @@ def test_a_proxy_of_the_environment_is_looked_at_and_not_what_lies_behind_it(ben
     assert "sls l logstore" not in found
 
 
+def test_the_one_proxy_of_the_environment_for_all_is_looked_at_for_splunk(bench: Bench) -> None:
+    """As the senders go; consumers heed HTTP_PROXY and HTTPS_PROXY only."""
+    change(bench, str(bench.hec.url), "http://splunk.test")
+    change(bench, "[hec]\n", "[hec]\nallow_plaintext = true\n")
+    way = {"all_proxy": "http://127.0.0.1:1", "http_proxy": "", "https_proxy": "", "no_proxy": "127.0.0.1"}
+    found = steps(bench, env=way, code=69)
+    assert found["hec http://splunk.test proxy tcp"][0] == "FAIL"
+    assert found["sls l tcp"][0] == "OK"
+
+
 def test_a_full_quota_of_groups_names_them_and_the_command_that_deletes_one(bench: Bench) -> None:
     thirty_groups(bench)
     try:
