@@ -16,24 +16,43 @@ class Room:
         self.inside = 0
         self.growing: list[Place] = []
         """Those that know their size and wait for it, in their order. They hold no body yet."""
-        self.change = threading.Condition()
+        self.waiting: list[threading.Condition] = []
+        """Those that would ask, in their order: only the first is woken."""
+        self.lock = threading.Lock()
+        self.change = threading.Condition(self.lock)
+        """For those that grow."""
 
     def enter(self, expect: Callable[[], int], give_up: Callable[[], bool]) -> Place | None:
         """Wait for room for a call; None when the caller gave up. One at a time always may. Who waits with an answer already
-        goes first, or a large one would never find room among many small ones.
+        goes first, the others one after the other: a large one would never find room among many small ones.
 
         `expect` is asked again at each look: before the first pulls it is far too much, and they would come one by one.
         """
-        with self.change:
-            expected = expect()
-            while self.inside and (self.growing or self.used + expected > self.limit):
-                if give_up():
-                    return None
-                self.change.wait(0.5)
+        with self.lock:
+            turn = threading.Condition(self.lock)
+            self.waiting.append(turn)
+            try:
                 expected = expect()
-            self.inside += 1
-            self.used += expected
-            return Place(self, expected)
+                while self.waiting[0] is not turn or not self._may_enter(expected):
+                    if give_up():
+                        return None
+                    turn.wait(0.5)
+                    expected = expect()
+                self.inside += 1
+                self.used += expected
+                return Place(self, expected)
+            finally:
+                self.waiting.remove(turn)
+                self.changed()
+
+    def _may_enter(self, expected: int) -> bool:
+        return not self.inside or (not self.growing and self.used + expected <= self.limit)
+
+    def changed(self) -> None:
+        """Wake who may go on now. Under the lock."""
+        self.change.notify_all()
+        if self.waiting:
+            self.waiting[0].notify()
 
 
 class Place:
@@ -49,7 +68,7 @@ class Place:
         on all the same, or none ever would.
         """
         room = self._room
-        with room.change:
+        with room.lock:
             room.growing.append(self)
             try:
                 while not self._fits(size):
@@ -60,7 +79,7 @@ class Place:
                 return True
             finally:
                 room.growing.remove(self)
-                room.change.notify_all()
+                room.changed()
 
     def _fits(self, size: int) -> bool:
         room = self._room
@@ -69,16 +88,16 @@ class Place:
 
     def correct(self, size: int) -> None:
         """So much it was."""
-        with self._room.change:
+        with self._room.lock:
             self._set(size)
-            self._room.change.notify_all()
+            self._room.changed()
 
     def leave(self) -> None:
         """Put, or thrown away."""
-        with self._room.change:
+        with self._room.lock:
             self._room.inside -= 1
             self._set(0)
-            self._room.change.notify_all()
+            self._room.changed()
 
     def _set(self, size: int) -> None:
         self._room.used += size - self._size

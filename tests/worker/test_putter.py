@@ -222,6 +222,48 @@ def test_room_is_bounded_but_one_may_always_enter() -> None:
     assert room.used == 0
 
 
+def test_small_pulls_do_not_keep_a_large_one_waiting_for_ever() -> None:
+    room = Room(100)
+    first, second = enter(room, 40), enter(room, 40)
+    large: list[Place | None] = []
+    waiter = threading.Thread(target=lambda: large.append(room.enter(lambda: 80, lambda: False)))
+    waiter.start()
+    poll(lambda: len(room.waiting) == 1, "it waits")
+    assert room.enter(lambda: 20, lambda: True) is None, "nobody takes the room that it waits for"
+    small: list[Place | None] = []
+    behind = threading.Thread(target=lambda: small.append(room.enter(lambda: 20, lambda: False)))
+    behind.start()
+    poll(lambda: len(room.waiting) == 2, "the next waits behind it")
+    first.leave()
+    assert not large
+    assert not small
+    second.leave()
+    waiter.join(30)
+    behind.join(30)
+    assert large[0] is not None
+    assert small[0] is not None
+    assert room.used == 100, "who is behind enters with it where both fit"
+
+
+def test_who_waits_for_room_and_gives_up_lets_the_next_in() -> None:
+    room, tired = Room(100), threading.Event()
+    enter(room, 60)
+    large: list[Place | None] = []
+    waiter = threading.Thread(target=lambda: large.append(room.enter(lambda: 80, tired.is_set)))
+    waiter.start()
+    poll(lambda: len(room.waiting) == 1, "it waits")
+    small: list[Place | None] = []
+    behind = threading.Thread(target=lambda: small.append(room.enter(lambda: 20, lambda: False)))
+    behind.start()
+    poll(lambda: len(room.waiting) == 2, "the next waits behind it")
+    tired.set()
+    waiter.join(30)
+    behind.join(30)
+    assert large == [None]
+    assert small[0] is not None
+    assert room.used == 80
+
+
 def test_a_pull_that_is_larger_than_expected_waits_for_room_before_it_is_read() -> None:
     room = Room(100)
     first, second = enter(room, 50), enter(room, 10)
