@@ -93,17 +93,24 @@ def earliest(client: Any, shard: int, at: int, end: int, error: SlsError) -> int
 
 def await_budget(settings: SpoolSettings) -> None:
     """Until so little waits in the spool that consumers may go on beside us. SpoolFull when nothing of it leaves for long."""
-    least, since = None, time.monotonic()
-    while (used := outside.used_bytes(lane_stats(settings.directory))) > budget.GO * budget.for_batches(settings):
+    left, since = -1, time.monotonic()
+    while outside.used_bytes(lanes := lane_stats(settings.directory)) > budget.GO * budget.for_batches(settings):
         now = time.monotonic()
-        if least is None or used < least:
-            least, since = used, now
+        # Not by its size: consumers may fill at once what senders free.
+        if (gone := _gone(lanes)) != left:
+            left, since = gone, now
         if now - since > PATIENCE:
             raise SpoolFull(
-                f"the spool is full ({used >> 20} MiB), and nothing of it was sent for {PATIENCE:.0f} s",
+                f"the spool is full ({outside.used_bytes(lanes) >> 20} MiB), and nothing of it was sent for {PATIENCE:.0f} s",
                 "what was fetched so far stays; end what holds the draining up (sls-siem status), then fetch the rest",
             )
         time.sleep(0.5)
+
+
+def _gone(lanes: list[outside.LaneStats]) -> int:
+    """LogGroups that have left."""
+    books = outside.books(lanes)
+    return sum(books[term] for term in ("settled", "set_aside", "purged"))
 
 
 def lane_stats(spool: Path) -> list[outside.LaneStats]:

@@ -12,7 +12,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,8 @@ from buffer.errors import SpoolFull
 from buffer.outside import LaneStats, lane_stats
 from buffer.reader import LaneReader
 from buffer.settings import SpoolSettings
-from buffer.values import Tally
+from buffer.values import Pull, ShardKey, Tally
+from buffer.writer import LaneWriter
 from supervisor import replay as module
 from tests.emulators.sls import SlsEmulator
 from tests.emulators.sls_calls import Knobs
@@ -296,6 +299,49 @@ def test_a_replay_leaves_room_in_the_spool_for_what_is_new_and_goes_on_as_sender
             sender.join(30)
             reader.close()
         assert {at for _, at in stored(sls)} <= sent.keys()
+
+
+def test_a_replay_waits_on_as_long_as_senders_send_though_new_logs_fill_what_they_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consumers go on at the same mark: the spool fills again while it drains, for longer than the patience."""
+    settings = SpoolSettings(directory=tmp_path, max_bytes=1 << 20, min_free_bytes=1 << 20, force_file_system=True)
+    lane = tmp_path / "lanes" / "0123456789abcdef-0"
+    key, now, cursors = ShardKey("p", "l", "g", "", 0, 1), [0.0], count()
+
+    def put() -> None:
+        begin = next(cursors)
+        writer.put([Pull(
+            key=key, epoch=1, source="s", codec="none", raw_size=50_000, begin=begin, next=begin + 1, groups=1, sparse=False,
+            suspect=False, arrived=1.0, pulled=2.0, body=bytes(50_000),
+        )])  # fmt: skip
+
+    def send() -> None:
+        reader.ack(reader.read(0, 1, 1 << 40), [], Tally())
+
+    def a_minute(_: float) -> None:
+        now[0] += 60.0
+        send()
+        if now[0] < 600.0:
+            put()
+
+    writer = LaneWriter.open(lane, settings)
+    reader = LaneReader.open(lane, settings)
+    try:
+        for _ in range(20):
+            put()
+        clock = SimpleNamespace(monotonic=lambda: now[0], sleep=a_minute)
+        monkeypatch.setattr(module, "time", clock)
+        module.await_budget(settings)
+        assert now[0] >= 600.0
+        for _ in range(10):
+            put()
+        clock.sleep = lambda _: now.append(now.pop() + 60.0)
+        with pytest.raises(SpoolFull, match="nothing of it was sent"):
+            module.await_budget(settings)
+    finally:
+        reader.close()
+        writer.close()
 
 
 def test_tap_shows_what_came_without_compression(tmp_path: Path) -> None:
