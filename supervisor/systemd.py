@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+
+#: What passes, with somebody there.
+PASSING = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Notifier:
@@ -16,7 +20,8 @@ class Notifier:
         """READY=1, STATUS=…, WATCHDOG=1, STOPPING=1, EXTEND_TIMEOUT_USEC=…
 
         False: to be said again. A systemd that stands still (a dead mount, a reload) has a full queue after seconds, and whoever
-        waited for it would stand still too. Where nobody is at the address, nobody wants to know.
+        waited for it would stand still too; a machine may be out of descriptors or memory for a moment. Where nobody is at the
+        address, nobody wants to know.
         """
         if not self._address:
             return True
@@ -25,8 +30,6 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, kind) as out:
                 out.sendto("\n".join(lines).encode(), address)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno not in PASSING
         return True

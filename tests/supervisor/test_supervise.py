@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +21,8 @@ import pytest
 from tests.end_to_end.systemd import Systemd
 from tests.supervisor.running import SETTINGS, Running, gone, heeds_signals
 from tests.waiting import poll
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Start = Callable[..., Running]
 
@@ -268,6 +272,23 @@ def test_a_systemd_that_does_not_listen_stops_nothing_and_hears_ready_later(star
         systemd.hear("READY=1")
         systemd.hear("WATCHDOG=1", 2)
         assert one.end() == 0
+
+
+def test_what_could_not_be_said_without_a_descriptor_is_to_be_said_again(tmp_path: Path) -> None:
+    code = """
+import resource
+from supervisor.systemd import Notifier
+notifier = Notifier()
+most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, most[1]))
+assert not notifier.send("READY=1")
+resource.setrlimit(resource.RLIMIT_NOFILE, most)
+assert notifier.send("READY=1")
+"""
+    with contextlib.closing(Systemd(tmp_path / "notify")) as systemd:
+        environment = os.environ | {"NOTIFY_SOCKET": str(systemd.path)}
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=60)
+        systemd.hear("READY=1")
 
 
 def test_systemd_hears_ready_though_a_child_dies_over_and_over(start: Start, tmp_path: Path) -> None:
