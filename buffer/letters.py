@@ -223,10 +223,11 @@ class Letters(Lane):
         write: Callable[[], tuple[int, int, str, None]],
     ) -> tuple[int, int, str, None]:
         """Written anew where another process, a sender or an operator, has named a file since: a rebuild goes by the numbers, and
-        a snapshot that came between would take for gone what it could not know.
+        a snapshot that came between would take for gone what it could not know. And where a start, which found it half written,
+        has swept it.
         """
         last = sql("SELECT value FROM counter WHERE name = 'letters_sequence'").fetchone()
-        if last is None or last[0] < self._last:
+        if (last is None or last[0] < self._last) and (self.directory / stored[2]).exists():
             return stored
         if not is_named(sql, stored[2]):  # a start has found it, and taken it in
             self.disk.remove(stored[2])

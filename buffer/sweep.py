@@ -76,9 +76,11 @@ def _sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None],
             raise SpoolDamaged(f"the index of lane {lane.directory.name} names a wrong file for batch {sequence}")
         elif kind in {body.DEAD, body.STATES} and sequence > last_letters:
             letters.append((sequence, entry.name))
-        elif kind is not None:
+        elif kind == body.BATCH:
             lane.disk.remove(f"v/{entry.name}")
             removed += 1
+        elif kind is not None:
+            removed += _remove_unnamed(lane, entry.name)
     removed += sum(not take_in(name) for _, name in sorted(newer))
     return removed + sum(not _take_in_letters(lane, name) for _, name in sorted(letters))
 
@@ -129,13 +131,23 @@ def _judge(entry: os.DirEntry[str], alone: bool) -> tuple[int | None, int]:
     return head or (0, 0)
 
 
+def _remove_unnamed(lane: Lane, name: str) -> bool:
+    """Unlink it, unless it has its row by now; whether it went. In a transaction, so that an operator's command that is still
+    writing it finds out before it names it.
+    """
+    with lane.transaction("a leftover") as sql:
+        if is_named(sql, f"v/{name}"):
+            return False
+        lane.disk.remove(f"v/{name}")
+    return True
+
+
 def _take_in_letters(lane: Lane, name: str) -> bool:
     """Letters or states that the index does not know, in the order in which they were written."""
     try:
         loaded = body.unpack(lane.disk.load(f"v/{name}"))
     except SpoolDamaged:
-        lane.disk.remove(f"v/{name}")  # the burial was cut short: the batch waits
-        return False
+        return not _remove_unnamed(lane, name)  # the burial was cut short: the batch waits
     except FileNotFoundError:
         return False
     with lane.transaction("dead letters") as sql:

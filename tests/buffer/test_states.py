@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from buffer import body, outside, states, sweep
+from buffer import body, disk, outside, states, sweep
 from buffer.audit import verify
 from buffer.errors import SpoolDamaged, SpoolFull
 from buffer.lane import Lane
@@ -172,6 +172,31 @@ def test_a_start_and_an_operators_change_at_the_same_moment_disturb_neither(
     operator.close()
     wanted = letters(spool)
     assert [state for state, _ in wanted.values()] == ["due", "due", "parked", "parked", "parked"]
+    assert not [v for v in verify(spool.directory) if v["fault"] and v["file"].endswith(".val")]
+    lose_index(lane)
+    spool.recover()
+    assert letters(spool) == wanted
+
+
+@pytest.mark.parametrize("written", [0, body.HEAD.size], ids=["nothing", "its head"])
+def test_a_start_that_finds_an_operators_change_half_written_does_not_take_it_away(
+    spool: Spool, lane: Path, reader: LaneReader, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.close()
+    write, starts = disk.write_all, iter([spool.recover])
+
+    def started_meanwhile(file: int, pieces: Sequence[bytes | memoryview]) -> None:
+        data = b"".join(pieces)
+        write(file, [data[:written]])
+        for start in starts:
+            assert start() == []
+        write(file, [data[written:]])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "write_all", started_meanwhile)
+        assert dead_replay(spool.settings, ["b"]) == 1
+    wanted = letters(spool)
+    assert wanted["b"] == ("due", 1)
     assert not [v for v in verify(spool.directory) if v["fault"] and v["file"].endswith(".val")]
     lose_index(lane)
     spool.recover()
