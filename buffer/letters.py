@@ -133,7 +133,7 @@ class Letters(Lane):
         if delivered:
             changes.append({"gone": [letter.sls_id for letter in delivered]})
         if changes:
-            self._change(changes, delivered_later=len(delivered))
+            self._change(changes, gone="delivered_later")
 
     def may_have(self, state: str) -> bool:
         """Whether a letter is in that state."""
@@ -148,7 +148,7 @@ class Letters(Lane):
         there = [row[0] for row in self.rows("SELECT sls_id FROM dead WHERE state = 'dead'")]
         wanted = None if ids is None else set(ids)
         chosen = [one for one in there if wanted is None or one in wanted]
-        return self._change([{"gone": chosen}], dead_purged=len(chosen)) if chosen else 0
+        return self._change([{"gone": chosen}], gone="dead_purged") if chosen else 0
 
     def bury(self, buried: Sequence[DeadLetter]) -> tuple[int, int, str, None] | None:
         """Their file, before the transaction that names it."""
@@ -179,17 +179,19 @@ class Letters(Lane):
         add(sql, "dead_purged", len(buried) - new)  # the same one twice: an overlap of pulls
         return empty
 
-    def _change(self, changes: Sequence[dict[str, Any]], **counted: int) -> int:
-        """The file, the transaction, then the unlinks."""
+    def _change(self, changes: Sequence[dict[str, Any]], gone: str = "") -> int:
+        """The file, the transaction, then the unlinks. `gone`: what is counted for each letter that goes, which is once, though
+        two may have chosen it.
+        """
         write = partial(self._write_changes, changes)
         stored = write()
         with self.naming("dead letters") as sql:
             stored = self._in_order(sql, stored, write)
+            before = letters_there(sql)
             count, empty = states.apply(sql, changes)
             self._forget(sql, empty)
             self._name(sql, "states", stored)
-            for name, value in counted.items():
-                add(sql, name, value)
+            add(sql, gone, before - letters_there(sql))
             empty += self._compact(sql)
         for file in empty:
             self.disk.remove(file)
@@ -281,6 +283,12 @@ class Letters(Lane):
         name_file(self._cache, f"{kind}-{stored[2]}", stored)
         add(sql, "letters_file_bytes" if kind == "dead" else "states_bytes", allocated(stored[0]))
         sql("INSERT OR REPLACE INTO counter(name, label, value) VALUES ('letters_sequence', '', ?)", (self._last,))
+
+
+def letters_there(sql: Callable[..., sqlite3.Cursor]) -> int:
+    """How many, in whatever state."""
+    found: int = sql("SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'letters'").fetchone()[0]
+    return found
 
 
 def insert_letters(sql: Callable[..., sqlite3.Cursor], file: str, described: Sequence[dict[str, Any]]) -> int:

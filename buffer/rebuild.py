@@ -33,7 +33,7 @@ from buffer.lane import (
     waiting_counts,
 )
 from buffer.lean import structlog
-from buffer.letters import insert_letters
+from buffer.letters import insert_letters, letters_there
 from buffer.positions import key_of, save_position
 from buffer.values import Position, ShardKey
 
@@ -81,7 +81,7 @@ def _rebuild(lane: Path, why: str, beat: Callable[[], None], epochs: Mapping[Sha
 
 def _begin_books(sql: states.Sql) -> None:
     """What was buried begins with the letters that are there: how many had gone, and where to, only the lost index knew."""
-    there = _letters_there(sql)
+    there = letters_there(sql)
     sql("DELETE FROM counter WHERE name IN ('buried', 'decoded', 'delivered_later', 'dead_purged')")
     add(sql, "buried", there)
     add(sql, "decoded", there, "(rebuilt)")
@@ -151,9 +151,9 @@ def insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body
     file = f"v/{name}"
     stored = (found.size, 2, file, None)
     if found.kind == body.STATES:
-        before = _letters_there(sql)
+        before = letters_there(sql)
         states.apply(sql, found.meta)
-        add(sql, "delivered_later", before - _letters_there(sql))
+        add(sql, "delivered_later", before - letters_there(sql))
         name_file(cache, f"states-{file}", stored)
         add(sql, "states_bytes", allocated(found.size))
         return 0
@@ -164,11 +164,6 @@ def insert_later(sql: states.Sql, cache: diskcache.Cache, name: str, found: body
     add(sql, "dead_purged", again + len(ids) - insert_letters(sql, file, found.meta))
     add(sql, "buried", len(ids))
     return len(ids)
-
-
-def _letters_there(sql: states.Sql) -> int:
-    found: int = sql("SELECT coalesce(sum(value), 0) FROM counter WHERE name = 'letters'").fetchone()[0]
-    return found
 
 
 def drop_empty(sql: states.Sql) -> None:

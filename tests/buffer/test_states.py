@@ -203,6 +203,25 @@ def test_a_start_that_finds_an_operators_change_half_written_does_not_take_it_aw
     assert letters(spool) == wanted
 
 
+def test_a_letter_that_two_purge_at_once_is_counted_once(
+    spool: Spool, lane: Path, reader: LaneReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.close()
+    operator = LaneReader.attach(lane, spool.settings)
+    write, others = operator._write_changes, iter([dead_purge])
+
+    def purged_meanwhile(changes: Sequence[dict[str, Any]]) -> tuple[int, int, str, None]:
+        for other in others:
+            assert other(spool.settings, ["a"]) == 1
+        return write(changes)
+
+    monkeypatch.setattr(operator, "_write_changes", purged_meanwhile)
+    assert operator.remove_dead(None) == 1, "the other one"
+    operator.close()
+    books = spool.stats().books
+    assert (books["buried"], len(letters(spool)), books["dead_purged"]) == (5, 3, 2)
+
+
 def test_what_is_buried_or_changed_without_room_leaves_no_file_behind(
     spool: Spool, lane: Path, reader: LaneReader
 ) -> None:
