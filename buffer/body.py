@@ -133,6 +133,16 @@ def restore_pull(described: dict[str, Any], body: bytes) -> Pull:
     return Pull(key=ShardKey(*described["key"]), body=body, **{name: described[name] for name in _PULL})
 
 
+def place_of(meta: Sequence[dict[str, Any]], sls_id: str, place: int) -> int | None:
+    """Where in its file a letter is of which the index says this: a bit of the place, or of the id, may have turned over, and of a
+    number it may be the sign. None: neither is there.
+    """
+    is_place = 0 <= place < len(meta)
+    if is_place and meta[place]["sls_id"] == sls_id:
+        return place
+    return next((at for at, one in enumerate(meta) if one["sls_id"] == sls_id), place if is_place else None)
+
+
 def describe_letter(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter without its log."""
     described: dict[str, Any] = {name: getattr(letter, name) for name in _LETTER}

@@ -110,6 +110,10 @@ def _check_rows(db: sqlite3.Connection) -> None:
     there = db.execute("SELECT count(*), coalesce(sum(groups), 0) FROM batch").fetchone()
     letters = db.execute("SELECT label, value FROM counter WHERE name = 'letters' AND value != 0").fetchall()
     letters_there = db.execute("SELECT state, count(*) FROM dead GROUP BY state").fetchall()
+    held = db.execute("SELECT label, value FROM counter WHERE name = 'letters_held' AND value != 0").fetchall()
+    held_there = db.execute(
+        "SELECT hold, count(*) FROM dead NOT INDEXED WHERE state = 'parked' GROUP BY hold"
+    ).fetchall()
     for table in ("batch", "dead"):
         if db.execute(
             f"SELECT 1 FROM {table} NOT INDEXED WHERE file NOT IN (SELECT filename FROM Cache) LIMIT 1"
@@ -122,5 +126,7 @@ def _check_rows(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
     if there != (counted.get("waiting_batches", 0), counted.get("waiting_groups", 0)):
         raise SpoolDamaged(f"the index counts {counted} and holds {there}")
-    if sorted(letters) != sorted(letters_there):  # one whose state is none of ours would wait for ever
-        raise SpoolDamaged(f"the index counts dead letters {letters} and holds {letters_there}")
+    # One whose state is none of ours, or whose hold is nobody's, would wait for ever.
+    for counts, found in ((letters, letters_there), (held, held_there)):
+        if sorted(counts) != sorted(found):
+            raise SpoolDamaged(f"the index counts dead letters {counts} and holds {found}")

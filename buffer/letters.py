@@ -62,9 +62,11 @@ class Letters(Lane):
             holder = loaded[file]
             if holder is None:
                 continue
-            at = place
-            if at >= len(holder.meta) or holder.meta[at]["sls_id"] != sls_id:
-                at = self._correct([one["sls_id"] for one in holder.meta], sls_id, file, place)
+            at = body.place_of(holder.meta, sls_id, place)
+            if at is None:
+                raise SpoolDamaged(f"the index says a wrong place and id of dead letter {sls_id}")
+            if at != place or holder.meta[at]["sls_id"] != sls_id:
+                self._correct(holder.meta[at]["sls_id"], at, sls_id, file, place)
             letter = body.restore_letter(holder.meta[at], holder.payloads[at])
             found.append(
                 dataclasses.replace(
@@ -74,18 +76,14 @@ class Letters(Lane):
             size += length
         return found
 
-    def _correct(self, ids: Sequence[str], sls_id: str, file: str, place: int) -> int:
-        """A bit of the index was turned over: the file says where a letter is, or which one is there. Its place."""
+    def _correct(self, its_id: str, at: int, sls_id: str, file: str, place: int) -> None:
+        """A bit of the index was turned over: the file says where a letter is, or which one is there."""
         log.error("a dead letter's row in the index was wrong", lane=self.directory.name, sls_id=sls_id, place=place)
         with self.transaction("a dead letter's row") as sql:
-            if sls_id in ids:
-                place = ids.index(sls_id)
-                sql("UPDATE dead SET place = ? WHERE sls_id = ?", (place, sls_id))
-            elif place < len(ids):
-                sql("UPDATE dead SET sls_id = ? WHERE file = ? AND place = ?", (ids[place], file, place))
+            if at != place:
+                sql("UPDATE dead SET place = ? WHERE sls_id = ?", (at, sls_id))
             else:
-                raise SpoolDamaged(f"the index says a wrong place and id of dead letter {sls_id}")
-        return place
+                sql("UPDATE dead SET sls_id = ? WHERE file = ? AND place = ?", (its_id, file, place))
 
     def _load_letters(self, file: str) -> body.Body | None:
         try:

@@ -249,19 +249,20 @@ def _readable(path: Path, damaged: Callable[[str], None]) -> body.Body | None:
     return None
 
 
-_DEAD = "SELECT id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
+_DEAD = "SELECT id, sls_id, file, place, state, hold, time, tries, status, code, text FROM dead WHERE 1"
 
 
 def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple[str, DeadLetter]]:
     """(lane, letter) for every dead letter; `damaged` is told of those that cannot be read, and why."""
     for directory in lane_directories(spool):
         opened, loaded = "", None  # letters of one file follow each other: what is parked may be thousands in one
-        for _, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
+        for _, sls_id, file, place, state, hold, when, tries, status, code, text in rows(directory, _DEAD):
             if file != opened:
                 opened, loaded = file, _readable(directory / file, damaged)
             if loaded is None:
                 continue
-            if place >= len(loaded.meta):
+            at = body.place_of(loaded.meta, sls_id, place)
+            if at is None:
                 damaged(f"{directory / file}: the index says a wrong place in it")
                 continue
             now = {
@@ -273,7 +274,7 @@ def dead(spool: Path, damaged: Callable[[str], None] = ignore) -> Iterator[tuple
                 "code": code,
                 "text": text,
             }
-            found = body.restore_letter(loaded.meta[place] | now, loaded.payloads[place])
+            found = body.restore_letter(loaded.meta[at] | now, loaded.payloads[at])
             yield directory.name, found
 
 
