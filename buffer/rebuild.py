@@ -118,7 +118,7 @@ def _insert_all(lane: Path, cache: diskcache.Cache, beat: Callable[[], None]) ->
                 if found.kind == body.BATCH and found.sequence in sequences:
                     why = f"another file says too that it is batch {found.sequence}"
                     path = lane / "v" / name
-                    _set_aside(lane, path, path.read_bytes(), why, sql)
+                    set_aside(lane, path, path.read_bytes(), why, sql)
                 elif found.kind == body.BATCH:
                     sequences.add(found.sequence)
                     insert_batch(
@@ -187,7 +187,7 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         except OSError as error:
             if not is_unreadable(error):
                 raise classify(error, f"{path} while rebuilding") from error
-            _set_aside(lane, path, _first_bytes(path), str(error), sql)
+            set_aside(lane, path, first_bytes(path), str(error), sql)
             continue
         if data == SPARE:
             path.unlink()
@@ -195,10 +195,10 @@ def _sound(lane: Path, names: list[str], sql: states.Sql, beat: Callable[[], Non
         try:
             yield name, body.unpack(data)
         except SpoolDamaged as error:
-            _set_aside(lane, path, data, str(error), sql)
+            set_aside(lane, path, data, str(error), sql)
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
     """As far as the disk gives them: the header says what is lost."""
     found = bytearray()
     with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
@@ -207,13 +207,14 @@ def _first_bytes(path: Path) -> bytes:
     return bytes(found)
 
 
-def _set_aside(lane: Path, path: Path, data: bytes, why: str, sql: states.Sql) -> None:
+def set_aside(lane: Path, path: Path, data: bytes, why: str, sql: states.Sql) -> None:
+    """Keep in damaged/ a file of which the index knows nothing; count it, say it. `data`: what there is of it."""
     described = note_file(lane, path.name, data, why)
     path.rename(lane / "damaged" / path.name)
     sync_directory(lane / "damaged")
     add(sql, "damaged", 1)
     log.error(
-        "damaged body set aside while rebuilding", lane=lane.name, file=path.name, why=why,
+        "damaged body set aside", lane=lane.name, file=path.name, why=why,
         pulls=[{name: one.get(name) for name in ("source", "key", "begin", "next", "groups")} for one in described][:20],
         hint="fetch it again with sls-siem replay",
     )  # fmt: skip

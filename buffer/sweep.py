@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from buffer import body
-from buffer.disk import is_spare
+from buffer.disk import is_spare, is_unreadable
 from buffer.errors import SpoolDamaged, SpoolLocked
 from buffer.lane import Lane, add, is_named, take_lock
 from buffer.lean import structlog
-from buffer.rebuild import drop_empty, insert_later
+from buffer.rebuild import drop_empty, first_bytes, insert_later, set_aside
 
 log = structlog.get_logger()
 #: Seconds in which a file of letters finds its row, or never.
@@ -81,8 +82,22 @@ def _sweep(lane: Lane, take_in: Callable[[str], bool], beat: Callable[[], None],
             removed += 1
         elif kind is not None:
             removed += _remove_unnamed(lane, entry.name)
-    removed += sum(not take_in(name) for _, name in sorted(newer))
-    return removed + sum(not _take_in_letters(lane, name) for _, name in sorted(letters))
+    removed += sum(not _take_in(lane, name, take_in) for _, name in sorted(newer))
+    take_in_letters = partial(_take_in_letters, lane)
+    return removed + sum(not _take_in(lane, name, take_in_letters) for _, name in sorted(letters))
+
+
+def _take_in(lane: Lane, name: str, take_in: Callable[[str], bool]) -> bool:
+    """One that the disk cannot read is set aside: what it held was perhaps put, and the start must not end at it each time."""
+    try:
+        return take_in(name)
+    except OSError as error:
+        if not is_unreadable(error):
+            raise
+        path, why = lane.directory / "v" / name, str(error)
+        with lane.transaction("a damaged body") as sql:
+            set_aside(lane.directory, path, first_bytes(path), why, sql)
+        return False
 
 
 def _is_there(lane: Lane, sequence: int) -> bool:

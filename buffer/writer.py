@@ -42,14 +42,12 @@ class LaneWriter(Lane):
         sweep(self, self.take_in, beat, both=self.sweeps_both)
 
     def take_in(self, name: str) -> bool:
-        """Name the batch in that file, unless it is torn or holds nothing new; whether it did."""
+        """Name the batch in that file, unless it is torn or holds nothing new; whether it did. OSError: it cannot be read."""
         try:
             loaded = body.unpack(self.disk.load(f"v/{name}"))
         except SpoolDamaged:
             self.disk.remove(f"v/{name}")  # the put was cut short: SLS has it
             return False
-        except OSError as error:
-            raise classify(error, f"{name} in lane {self.directory.name}") from error
         pulls = [body.restore_pull(*one) for one in zip(loaded.meta, loaded.payloads, strict=True)]
         fresh, changed = self._fresh(pulls)
         if not fresh:

@@ -235,6 +235,40 @@ def test_a_file_that_the_disk_reads_at_the_second_try_is_sound(
     assert not list((lane / "damaged").iterdir())
 
 
+def test_files_that_no_row_names_and_the_disk_cannot_read_are_set_aside_and_end_no_start(
+    spool: Spool, lane: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index lost its last rows, a put and a burial, and where their files are the disk is bad."""
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.close()
+    reader.close()
+    older = (lane / "cache.db").read_bytes()
+    writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
+    reader.ack((), [letter("a", "dead")])
+    writer.put([pull(13)])
+    bad = {Path(list(outside.batches(spool.directory))[1]["file"]).name, reader.rows("SELECT file FROM dead")[0][0][2:]}
+    writer.close()
+    reader.close()
+    for path in lane.glob("cache.db*"):
+        path.unlink()
+    (lane / "cache.db").write_bytes(older)
+    read = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self.name in bad:
+            raise OSError(5, "Input/output error", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert spool.recover() == []
+    assert {path.name for path in (lane / "damaged").glob("*.val")} == bad, "they are kept"
+    notes = [orjson.loads(path.read_bytes()) for path in (lane / "damaged").glob("*.json")]
+    assert sorted(one["begin"] for note in notes for one in note["pulls"]) == [13]
+    assert [one["sls_id"] for note in notes for one in note["letters"]] == ["a"]
+    assert (spool.stats().lanes[0].damaged, spool.stats().books["waiting"]) == (2, 3)
+
+
 @pytest.mark.parametrize("harm", ["removed", "garbage", "page"])
 def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm: str) -> None:
     writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
