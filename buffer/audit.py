@@ -201,7 +201,7 @@ def _letters(lane: Path, named: set[str]) -> Iterator[Fault]:
             holder, fault = (found, None) if isinstance(found, body.Body) else (None, found)
             if is_new and not fault:
                 yield _fault(lane, lane / file, None)
-        if holder and (place >= len(holder.meta) or holder.meta[place]["sls_id"] != sls_id):
+        if holder and not (0 <= place < len(holder.meta) and holder.meta[place]["sls_id"] == sls_id):
             fault = f"the index says that dead letter {sls_id} is in it"
         if fault and _is_row(lane, "dead", number):
             yield _fault(lane, lane / file, fault)

@@ -264,6 +264,7 @@ def test_a_letter_whose_row_a_turned_bit_changed_is_had_back_from_its_file(
     index.executescript(f"DROP TRIGGER dead_changed; UPDATE dead SET {turned}")
     index.close()
     assert [one.sls_id for _, one in outside.dead(spool.directory)] == list("abcde")
+    assert any("letter" in (one["fault"] or "") for one in verify(spool.directory))
     faults = spool.recover()
     assert len(faults) == ("place" not in turned), "an index is rebuilt"
     again = LaneReader.open(lane, spool.settings)
