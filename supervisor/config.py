@@ -159,7 +159,8 @@ def _overlay_environment(
         elif key not in (known := [f.name for f in fields(SECTIONS[section])]):
             problems.append(f"${name}: no such key{suggest(key, known)}")
         else:
-            tables.setdefault(section, {})[key] = value.split(",") if key == "urls" else value
+            urls = [url.strip() for url in value.split(",") if url.strip()]
+            tables.setdefault(section, {})[key] = urls if key == "urls" else value
             origins[f"{section}.{key}"] = f"environment ({name})"
 
 

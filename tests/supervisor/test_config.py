@@ -216,6 +216,11 @@ def test_addresses_with_which_connections_are_made_are_taken(tmp_path: Path) -> 
     assert read(tmp_path, f'{spaced}proxy = "http://me:a pass phrase@proxy:3128"').hec.proxy.endswith("@proxy:3128")
 
 
+def test_urls_of_the_environment_may_have_blanks_between_them(tmp_path: Path) -> None:
+    found = read(tmp_path, GOOD, {"SLS_SIEM_HEC__URLS": "https://one:8088, https://two:8088 ,"})
+    assert found.hec.urls == ("https://one:8088", "https://two:8088")
+
+
 def test_two_tunnels_to_two_regions_are_two_places(tmp_path: Path) -> None:
     first, rest = GOOD.replace("cn-hangzhou.log.aliyuncs.com", "127.0.0.1:8443").split("[hec]")
     second = first.replace("8443", "8444") + 'name = "second"\n'
