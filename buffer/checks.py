@@ -80,7 +80,16 @@ def file_system(path: Path) -> str:
 
 
 def check_index(lane: Path) -> None:
-    """Raises SpoolDamaged where an index is missing, half made or not sound."""
+    """Raises SpoolDamaged where an index is missing, half made, not sound or not to be read. It is looked at twice: a fault of the
+    disk that passes is no damage.
+    """
+    try:
+        _check_index(lane)
+    except SpoolDamaged:
+        _check_index(lane)
+
+
+def _check_index(lane: Path) -> None:
     refuse_half_made(lane)
     refuse_lost(lane)
     if not (lane / "cache.db").exists():

@@ -243,7 +243,11 @@ def classify(error: BaseException, what: str) -> SpoolError:
         return error
     if isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error):
         return SpoolDamaged(f"{what} holds text that is none", "it is rebuilt from the bodies at the next start")
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", 0)
+    # A bad sector: where it is the whole disk that fails, making the index again fails too, because that writes.
+    if extended in {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}:  # the latter: EIO, ENXIO
+        return SpoolDamaged(f"{what} cannot be read: {error}", "it is rebuilt from the bodies at the next start")
+    code = extended & 0xFF
     number = getattr(error, "errno", 0)
     if code == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return SpoolFull(f"no room for {what}", "free disk space; it is tried again by itself")

@@ -269,6 +269,32 @@ def test_files_that_no_row_names_and_the_disk_cannot_read_are_set_aside_and_end_
     assert (spool.stats().lanes[0].damaged, spool.stats().books["waiting"]) == (2, 3)
 
 
+@pytest.mark.parametrize("passes", [True, False], ids=["a fault that passes", "a bad sector"])
+def test_an_index_that_the_disk_cannot_read_is_rebuilt_unless_that_passes(
+    spool: Spool, lane: Path, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = LaneWriter.open(lane, spool.settings)
+    writer.put([pull(10)])
+    writer.close()
+    bad = [(lane / "cache.db").stat().st_ino]
+    connect = outside._connect
+
+    def fail(path: Path) -> tuple[sqlite3.Connection, int]:
+        if path.stat().st_ino not in bad:
+            return connect(path)
+        if passes:
+            bad.clear()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_CORRUPTFS  # what SQLite makes of EIO
+        raise error
+
+    monkeypatch.setattr(outside, "_connect", fail)
+    assert len(spool.recover()) == (not passes)
+    stats = spool.stats()
+    assert (stats.books["waiting"], stats.lanes[0].rebuilt) == (3, not passes)
+    assert len(list((lane / "damaged").glob("cache.db.*"))) == (not passes), "it is kept"
+
+
 @pytest.mark.parametrize("harm", ["removed", "garbage", "page"])
 def test_a_lost_index_is_rebuilt_from_the_bodies(spool: Spool, lane: Path, harm: str) -> None:
     writer, reader = LaneWriter.open(lane, spool.settings), LaneReader.open(lane, spool.settings)
