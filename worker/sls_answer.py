@@ -14,6 +14,8 @@ from worker import cursor as cursors
 from worker.sls_errors import BadAnswer, Declined, ProxyRefused, SlsError, TlsRefused, Unreachable, classify
 
 MAX_BODY = 64 << 20
+#: No answer has as many LogGroups; the index holds 64 bits of their sum.
+MOST_GROUPS = 1 << 32
 Admit = Callable[[int], bool]
 """Bytes announced, in; whether they may come, out."""
 
@@ -36,7 +38,7 @@ def as_expected(what: str) -> Iterator[None]:
     """An answer without the fields it must have is an error like the others, not a crash."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadAnswer(f"the answer to {what} is not SLS's: {type(error).__name__} {error}") from error
 
 
@@ -78,7 +80,7 @@ def parse_json(content: bytes) -> Any:
         return None
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadAnswer(f"the answer is not JSON: {content[:80]!r}") from None
 
 
@@ -87,8 +89,9 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> SlsError
     request_id = headers.get("x-log-requestid", "")
     try:
         found = json.loads(content)
-        return classify(status, str(found["errorCode"]), str(found["errorMessage"]), request_id)
-    except (ValueError, KeyError, TypeError):
+        code = str(found["errorCode"])[:60].encode("utf-8", "replace").decode()  # it is logged, as it is
+        return classify(status, code, str(found["errorMessage"]), request_id)
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = content[:200].decode("utf-8", "replace")
         return classify(status, "", text or "without a word", request_id)
 
@@ -110,7 +113,7 @@ def parse_pull(body: bytes, headers: Mapping[str, str], cursor: int) -> RawPull:
         groups, raw_size = int(headers["x-log-count"]), int(headers["x-log-bodyrawsize"])
     except (KeyError, ValueError):
         raise BadAnswer("the answer lacks x-log-cursor, x-log-count or x-log-bodyrawsize") from None
-    if groups < 0 or following < cursor or (groups and following == cursor):
+    if not 0 <= groups < MOST_GROUPS or following < cursor or (groups and following == cursor):
         raise BadAnswer(f"from {cursor} SLS went on to {following} with {groups} LogGroups")
     return RawPull(
         body=body,
@@ -125,4 +128,4 @@ def parse_pull(body: bytes, headers: Mapping[str, str], cursor: int) -> RawPull:
 
 def parse_time(text: str) -> float:
     """0 where there is none."""
-    return float(text) if text.isdecimal() else 0.0
+    return float(text) if text.isdecimal() and len(text) < 16 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -90,7 +91,8 @@ def test_a_call_that_is_always_refused_is_not_hammered_and_ends_by_itself(
 def test_a_text_of_sls_that_utf_8_cannot_hold_is_a_hold_like_any_other(tmp_path: Path) -> None:
     with SlsEmulator(shards=1) as sls:
         sls.fill(1_000)
-        sls.faults.add("status", "pull", status=400, code="ParameterInvalid", message="cut in the midst of \ud83d")
+        text = json.dumps({"errorCode": "Cut\ud83d", "errorMessage": "cut in the midst of \ud83d"})
+        sls.faults.add("status", "pull", status=400, text=text)
         with House(tmp_path / "spool", source_of(sls, codec="lz4")) as house:
             house.start()
             poll(house.hold, "a hold")
@@ -101,17 +103,34 @@ def test_a_text_of_sls_that_utf_8_cannot_hold_is_a_hold_like_any_other(tmp_path:
             assert house.groups() == stored(sls)
 
 
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [("list_shards", '[{"shardID": 1e999, "createTime": 1}]'), ("get_checkpoint", "[" * 100_000)],
+    ids=["a number", "a stack"],
+)
+def test_an_answer_that_no_number_or_stack_holds_ends_no_consumer(tmp_path: Path, operation: str, text: str) -> None:
+    with SlsEmulator(shards=1) as sls:
+        sls.fill(500)
+        sls.faults.add("body", operation, text=text, count=2)
+        with House(tmp_path / "spool", source_of(sls)) as house:
+            house.start()
+            house.wait_drained(sls)
+            assert [one.operation for one in sls.service.requests if one.fault] == [operation] * 2
+            assert house.stop() == 0
+            assert house.groups() == stored(sls)
+
+
 def test_a_heartbeat_answered_with_nonsense_is_neither_believed_nor_repeated_at_once(tmp_path: Path) -> None:
     with SlsEmulator(shards=1) as sls:
         sls.fill(1_000)
-        for text in ("", "{}", '"x"', '{"shards": null}', "[[1]]", "<html>"):
+        for text in ("", "{}", '"x"', '{"shards": null}', "[[1]]", "<html>", "[" * 100_000, f"[1, {'9' * 5000}]"):
             sls.faults.add("body", "heartbeat", text=text, count=1)
         with House(tmp_path / "spool", source_of(sls)) as house:
             house.start()
             house.wait_drained(sls)
             beats = [one for one in sls.service.requests if one.operation == "heartbeat"]
             waits = [after.time - before.time for before, after in pairwise(beats) if before.fault]
-            assert len(waits) == 6
+            assert len(waits) == 8
             assert min(waits) > 0.2
             assert house.stop() == 0
             assert house.groups() == stored(sls)

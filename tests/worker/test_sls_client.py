@@ -48,9 +48,14 @@ HEADERS = ("x-log-cursor", "x-log-count", "x-log-bodyrawsize", "x-log-cursor-tim
 
 @given(st.fixed_dictionaries(dict.fromkeys(HEADERS, NUMBERS)))
 @example({"x-log-cursor": "MTIz", "x-log-count": "0", "x-log-bodyrawsize": "0", "x-log-cursor-time": "²"})
+@example({"x-log-cursor": "MTIz", "x-log-count": "0", "x-log-bodyrawsize": "0", "x-log-cursor-time": "9" * 400})
+@example({"x-log-cursor": "MTIz", "x-log-count": "9" * 30, "x-log-bodyrawsize": "1"})
 def test_whatever_the_headers_of_a_pull_say_it_is_a_pull_or_no_answer_of_sls(headers: dict[str, str]) -> None:
     with suppress(sls_errors.BadAnswer):
-        assert parse_pull(b"", headers, 5).next >= 5
+        pull = parse_pull(b"", headers, 5)
+        assert pull.next >= 5
+        assert 0 <= pull.groups < 1 << 32
+        assert pull.arrived < 1 << 63, "both are written down"
 
 
 @pytest.mark.parametrize("text", ["", "!", "MTIz!", "LTE=", "MS41", "é", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"])
