@@ -295,18 +295,26 @@ class Sender:
         return not waiting and not self.delivery.queue and not self.delivery.in_flight and not self._packing.open
 
     def _drain(self) -> None:
-        """Finish what is in flight, ack what is settled; the rest stays in the spool."""
+        """Finish what is in flight, ack what is settled, also where room for that comes late; the rest stays in the spool."""
         deadline = time.monotonic() + STOP_GRACE
         self.delivery.queue.clear()
-        while (self.delivery.in_flight or self.delivery.acks.count) and time.monotonic() < deadline:
+        self._settle_all()
+        while self._has_open_ends() and time.monotonic() < deadline:
             self._beat()
             self._sleep()
             self._collect()
             self.delivery.queue.clear()
             self.delivery.pump(time.monotonic(), 0)
+            self._settle_all()
+        self._tell()
+
+    def _has_open_ends(self) -> bool:
+        has_no_room = any(lane.no_room_until for lane in self._lanes.values())
+        return bool(self.delivery.in_flight or self.delivery.acks.count or has_no_room)
+
+    def _settle_all(self) -> None:
         for lane in self._lanes.values():
             self._settle(lane)
-        self._tell()
 
     def close(self) -> None:
         """Give everything back; requests still out are abandoned."""

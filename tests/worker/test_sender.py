@@ -118,6 +118,30 @@ def test_what_splunk_has_taken_is_sent_once_though_the_disk_has_no_room_to_write
         house.assert_all_once(hec.stored)
 
 
+def test_room_that_comes_back_at_a_stop_is_used_to_write_down_what_splunk_has_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stops, tries, ack = threading.Event(), [], LaneReader.ack
+
+    def without_room(self: LaneReader, *given: Any) -> None:
+        tries.append(stops.is_set())
+        if sum(tries) < 3:
+            raise SpoolFull("no room for an ack", "free disk space")
+        ack(self, *given)
+
+    monkeypatch.setattr(LaneReader, "ack", without_room)
+    with HecEmulator() as hec, quick([hec.url], hec.token) as house:
+        house.put(logs=5)
+        house.start()
+        poll(lambda: tries, "it is tried")
+        stops.set()
+        assert house.stop() == 0
+        assert sum(tries) == 3, "not only once"
+        house.start()
+        house.wait_empty()
+        house.assert_all_once(hec.stored)
+
+
 def test_a_dropped_route_is_counted_as_filtered() -> None:
     routes = (RouteSettings(topic="noise", drop=True, name="noise"),)
     with HecEmulator() as hec, quick([hec.url], hec.token, routes=routes) as house:
