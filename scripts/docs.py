@@ -114,7 +114,7 @@ def is_argument(param: Any) -> bool:
 
 def usage_of(param: Any) -> str:
     """`--limit N`, `--json`, `FILE`."""
-    value = param.metavar or param.name.upper()
+    value: str = param.metavar or param.name.upper()
     if is_argument(param):
         return value
     return param.opts[0] if param.is_flag else f"{param.opts[0]} {value}"
