@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from worker.logs import get_logger
 from worker.member import Member
 from worker.positions import first_cursors, forget_starts, note_starts, remember_starts, remembered_starts
-from worker.sls_errors import GroupExists, QuotaExceeded, Revoked
+from worker.sls_errors import GroupExists, QuotaExceeded, Revoked, SlsError
 
 log = get_logger()
 
@@ -23,7 +23,8 @@ class Entrance:
         self._member = member
         self._starts: dict[int, int] = {}
         """Where each shard shall begin, resolved while the group did not exist."""
-        self._made = False
+        self._made = self._unsure = False
+        """Unsure: a call to make it went wrong, and SLS may have made it."""
         self._saved: set[int] = set()
 
     def step(self) -> None:
@@ -64,10 +65,16 @@ class Entrance:
         try:
             member.control.create_group(source.consumer_group, source.consumer_timeout)
         except GroupExists:
+            if not self._unsure:  # another host was first, and where it begins counts, though it may not have said so yet
+                self._starts = {}
+                forget_starts(member)
             return self._join(member.control.groups())
         except QuotaExceeded as error:
             names = ", ".join(sorted(groups)) or "none that we may see"
             error.hint = f"groups of this logstore: {names}; delete one that is not used: sls-siem group delete"
+            raise
+        except SlsError:
+            self._unsure = True
             raise
         note_starts(member, self._starts)
         return True

@@ -7,6 +7,7 @@ when it is no longer listed. Nothing that SLS says ends this thread; it waits an
 from __future__ import annotations
 
 import random
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -267,7 +268,9 @@ class Heart:
         try:
             member.control.create_group(member.source.consumer_group, member.source.consumer_timeout)
         except GroupExists:
-            pass
+            with contextlib.suppress(SlsError):  # another host was first: its time-out may be shorter than ours
+                groups = member.control.groups()
+                member.narrow(groups.get(member.source.consumer_group, member.source.consumer_timeout))
         except SlsError as wrong:
             member.troubles.note("group", wrong)
         else:

@@ -322,7 +322,8 @@ def test_a_damaged_body_met_while_rebuilding_is_counted_and_reported_with_its_cu
     writer.put([pull(13)])
     writer.close()
     path = Path(next(iter(outside.batches(spool.directory)))["file"])
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     lose_index(lane)
     spool.recover()
     assert spool.stats().lanes[0].damaged == 1
@@ -341,7 +342,8 @@ def test_a_note_tells_which_dead_letters_were_in_a_damaged_file(
     spool: Spool, lane: Path, reader: LaneReader, *, is_rebuilt: bool
 ) -> None:
     (path,) = (lane / "v").iterdir()
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     if is_rebuilt:
         reader.close()
         lose_index(lane)

@@ -42,6 +42,9 @@ class Sls:
     checkpoint: int | None = None
     other: int | None = None
 
+    def limit(self, connect: float, read: float) -> None:
+        """It answers at once."""
+
     def groups(self) -> dict[str, float]:
         return {"g": 30.0} if self.exists else {}
 
