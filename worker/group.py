@@ -65,7 +65,7 @@ class Entrance:
         try:
             member.control.create_group(source.consumer_group, source.consumer_timeout)
         except GroupExists:
-            if not self._unsure:  # another host was first, and where it begins counts, though it may not have said so yet
+            if not self._unsure:  # another host was first: where it begins counts, though it may not have said so yet
                 self._starts = {}
                 forget_starts(member)
             return self._join(member.control.groups())

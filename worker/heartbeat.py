@@ -6,8 +6,8 @@ when it is no longer listed. Nothing that SLS says ends this thread; it waits an
 
 from __future__ import annotations
 
-import random
 import contextlib
+import random
 import threading
 import time
 from collections.abc import Callable
