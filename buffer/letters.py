@@ -87,12 +87,19 @@ class Letters(Lane):
 
     def _load_letters(self, file: str) -> body.Body | None:
         try:
-            return body.unpack(self.disk.load(file))
-        except (SpoolDamaged, OSError) as error:
-            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or is_unreadable(error)):
-                raise classify(error, f"dead letters of lane {self.directory.name}") from error
+            return self._unpack(file, "dead letters")
+        except SpoolDamaged as error:
             self._set_letters_aside(file, str(error))
         return None
+
+    def _unpack(self, file: str, what: str) -> body.Body:
+        """SpoolDamaged also where it is gone, or the disk cannot read it: it is set aside like any other damaged one."""
+        try:
+            return body.unpack(self.disk.load(file))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or is_unreadable(error):
+                raise SpoolDamaged(str(error)) from error
+            raise classify(error, f"{what} of lane {self.directory.name}") from error
 
     def _set_letters_aside(self, file: str, why: str) -> None:
         source, target = self.directory / file, self.directory / "damaged" / Path(file).name

@@ -15,7 +15,7 @@ import orjson
 from buffer import body
 from buffer.aside import write_note
 from buffer.database import classify, sync_directory
-from buffer.disk import is_unreadable, write_all
+from buffer.disk import write_all
 from buffer.errors import SpoolDamaged
 from buffer.lane import add, remove_batch
 from buffer.lean import structlog
@@ -50,12 +50,10 @@ class LaneReader(Letters):
 
     def _load(self, number: int, file: str, when: float, groups: int, pulls: str) -> Batch | None:
         try:
-            loaded = body.unpack(self.disk.load(file))
+            loaded = self._unpack(file, f"batch {number}")
             if loaded.kind != body.BATCH or loaded.sequence != number:
                 raise SpoolDamaged(f"the file of batch {number} holds something else")
-        except (SpoolDamaged, OSError) as error:
-            if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or is_unreadable(error)):
-                raise classify(error, f"batch {number} of lane {self.directory.name}") from error
+        except SpoolDamaged as error:
             self._set_file_aside(number, file, groups, pulls, str(error))
             return None
         restored = tuple(map(body.restore_pull, loaded.meta, loaded.payloads))

@@ -117,9 +117,8 @@ def lane_stats(spool: Path) -> list[outside.LaneStats]:
     """Of every lane."""
     found = []
     for lane in outside.lane_directories(spool):
-        with contextlib.suppress(
-            SpoolDamaged
-        ):  # its own trouble, mended at the next start: ours is a lane that is well
+        # A damaged one is mended at the next start: ours is a lane that is well.
+        with contextlib.suppress(SpoolDamaged):
             found.append(outside.lane_stats(lane))
     return found
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from supervisor.settings import Settings
+from worker.credentials import is_sendable
 from worker.settings import RouteSettings, SourceSettings
 
 #: As Splunk names them. One that cannot exist is accepted all the same by a token without a list, and its events are gone.
 _INDEX = re.compile(r"_?[a-z0-9][a-z0-9_-]*")
-_TOKEN = re.compile(r"[!-~]+")
 
 
 def check_routes(settings: Settings) -> list[str]:
@@ -31,7 +31,7 @@ def _hec(settings: Settings) -> Iterator[str]:
     hec = settings.hec
     for name, index in (("index", hec.index), ("fallback_index", hec.fallback_index)):
         yield from _index(name, index)
-    if hec.token and not _TOKEN.fullmatch(hec.token):
+    if not is_sendable(hec.token):
         yield "token: must be printable ASCII without spaces"
 
 
@@ -63,7 +63,7 @@ def _shape(route: RouteSettings, id_field: str) -> Iterator[str]:
         yield ".json_fields: names of fields, or dotted paths into them; none may be empty"
     if "" in route.fields or (id_field == "fields" and "sls_id" in route.fields):
         yield '.fields: no empty name, and no sls_id with id_field = "fields"'
-    if route.token and not _TOKEN.fullmatch(route.token):
+    if not is_sendable(route.token):
         yield ".token: must be printable ASCII without spaces"
     for problem in _index("index", route.index):
         yield f".{problem}"

@@ -82,8 +82,7 @@ class Entrance:
     def _join(self, groups: Mapping[str, float]) -> bool:
         """Somebody made it; or we did, and the answer was lost, or we were killed: then what we resolved counts, without force."""
         member, source = self._member, self._member.source
-        # Where somebody was first this moment, its time-out may be another.
-        member.narrow(groups.get(source.consumer_group, source.consumer_timeout))
+        member.heed(groups)
         starts = self._starts or remembered_starts(member)
         saved = member.control.checkpoints(source.consumer_group) if starts else {}
         if starts and not any(one is not None for one in saved.values()):

@@ -268,9 +268,8 @@ class Heart:
         try:
             member.control.create_group(member.source.consumer_group, member.source.consumer_timeout)
         except GroupExists:
-            with contextlib.suppress(SlsError):  # another host was first: its time-out may be shorter than ours
-                groups = member.control.groups()
-                member.narrow(groups.get(member.source.consumer_group, member.source.consumer_timeout))
+            with contextlib.suppress(SlsError):
+                member.heed(member.control.groups())
         except SlsError as wrong:
             member.troubles.note("group", wrong)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 
 from worker import slots
 from worker.child import ChildContext
@@ -48,6 +49,10 @@ class Member:
         """A checkpoint of the group has been seen: from now on it is not in its first run, even when it is made anew."""
         self.max_in_pull = 2 << 20
         """Compressed bytes that the next pull may bring, by what the last ones brought."""
+
+    def heed(self, groups: Mapping[str, float]) -> None:
+        """The time-out that our group has among these: whoever made it may have set another."""
+        self.narrow(groups.get(self.source.consumer_group, self.source.consumer_timeout))
 
     def narrow(self, timeout: float) -> None:
         """The group's own time-out, where it is shorter than ours. A heartbeat that hangs must leave time for another one

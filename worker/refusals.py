@@ -101,9 +101,8 @@ class Refusals:
         if part is None or not part.is_loaded:
             pull = work.batch.pulls[piece.source]
             encoded = self._to_fallback.encode(pull, open_pull(pull))
-            if part is None:
-                part = Part(encoded, self._to_fallback, len(encoded), len(encoded.data))
-                work.redirected[piece.source] = part
+            made = Part(encoded, self._to_fallback, len(encoded), len(encoded.data))
+            part = work.redirected.setdefault(piece.source, made)
             part.encoded.become(encoded)
             self._lanes[work.lane].hold(work, work.bytes + part.bytes)
         return Piece(work, part.encoded, piece.source, piece.first, piece.count)

@@ -12,6 +12,7 @@ from typing import Any
 
 from worker import cursor as cursors
 from worker.sls_errors import BadAnswer, Declined, ProxyRefused, SlsError, TlsRefused, Unreachable, classify
+from worker.words import readable
 
 MAX_BODY = 64 << 20
 #: No answer has as many LogGroups; the index holds 64 bits of their sum.
@@ -89,8 +90,7 @@ def refusal(status: int, content: bytes, headers: Mapping[str, str]) -> SlsError
     request_id = headers.get("x-log-requestid", "")
     try:
         found = json.loads(content)
-        code = str(found["errorCode"])[:60].encode("utf-8", "replace").decode()  # it is logged, as it is
-        return classify(status, code, str(found["errorMessage"]), request_id)
+        return classify(status, readable(found["errorCode"], 60), str(found["errorMessage"]), request_id)
     except (ValueError, KeyError, TypeError, RecursionError):
         text = content[:200].decode("utf-8", "replace")
         return classify(status, "", text or "without a word", request_id)

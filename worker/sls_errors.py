@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from worker.words import readable
+
 
 class SlsError(Exception):
     """Root. `code` and `status` are SLS's, where it answered at all."""
@@ -23,7 +25,7 @@ class SlsError(Exception):
     @property
     def error(self) -> str:
         """One line: what was refused."""
-        text = " ".join(self.message.split())[:300].encode("utf-8", "replace").decode()  # half a surrogate is no UTF-8
+        text = readable(" ".join(self.message.split()), 300)
         return f"SLS answered {self.status} {self.code}: {text}" if self.status else text
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
+from worker.words import readable
+
 #: Seconds: no Retry-After is honoured beyond it.
 LONGEST_RETRY_AFTER = 300.0
 #: Splunk's codes are up to 28, and statuses of HTTP.
@@ -122,7 +124,7 @@ def judge(reply: Reply, *, events: int, wants_ack: bool = False, now: float = 0.
         )  # fmt: skip
     answer = _parse(reply.body)
     code = _code(answer)
-    said = _text(answer) or f"HTTP {reply.status} without an answer of Splunk's"
+    said = readable(answer.get("text", ""), 200) or f"HTTP {reply.status} without an answer of Splunk's"
     if reply.status == 200:
         return _success(answer, code, said, wants_ack)
     if reply.status == 400:
@@ -142,11 +144,6 @@ def _code(answer: dict[str, object]) -> int:
     """-1 for what no code of Splunk's can be: it is a label of a metric, and stands in dead letters."""
     found = answer.get("code", -1)
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= MOST_CODE else -1
-
-
-def _text(answer: dict[str, object]) -> str:
-    """Half a surrogate, of a text cut by whoever counts UTF-16, is none of UTF-8."""
-    return str(answer.get("text", ""))[:200].encode("utf-8", "replace").decode()
 
 
 def _success(answer: dict[str, object], code: int, said: str, wants_ack: bool) -> Verdict:

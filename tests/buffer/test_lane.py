@@ -37,6 +37,18 @@ from tests.buffer.power.workload import letter
 KEY = ShardKey("p", "l", "g", "", 0, 1)
 
 
+def break_sectors(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> None:
+    """The disk cannot read the files of these names, ever."""
+    read = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self.name in names:
+            raise OSError(5, "Input/output error", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
 def pull(begin: int, groups: int = 3, epoch: int = 1, key: ShardKey = KEY, *, first: bool = False) -> Pull:
     body = f"{begin}/{groups};".encode() * 50
     return Pull(key, epoch, "s", "none", len(body), begin, begin + groups, groups, False, False, 1.0, 2.0, body, first)
@@ -193,14 +205,7 @@ def test_files_that_the_disk_cannot_read_cost_themselves_and_no_other(
         writer.put([pull(begin)])
     reader.ack(reader.read(0, 1, 1), [letter("a", "due")])
     bad = {Path(list(outside.batches(spool.directory))[1]["file"]).name, reader.rows("SELECT file FROM dead")[0][0][2:]}
-    read = Path.read_bytes
-
-    def read_bytes(self: Path) -> bytes:
-        if self.name in bad:
-            raise OSError(5, "Input/output error", str(self))
-        return read(self)
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    break_sectors(monkeypatch, bad)
     if lost:
         reader.close()
         writer.close()
@@ -253,14 +258,7 @@ def test_files_that_no_row_names_and_the_disk_cannot_read_are_set_aside_and_end_
     for path in lane.glob("cache.db*"):
         path.unlink()
     (lane / "cache.db").write_bytes(older)
-    read = Path.read_bytes
-
-    def read_bytes(self: Path) -> bytes:
-        if self.name in bad:
-            raise OSError(5, "Input/output error", str(self))
-        return read(self)
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    break_sectors(monkeypatch, bad)
     assert spool.recover() == []
     assert {path.name for path in (lane / "damaged").glob("*.val")} == bad, "they are kept"
     notes = [orjson.loads(path.read_bytes()) for path in (lane / "damaged").glob("*.json")]
